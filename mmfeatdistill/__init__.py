@@ -1,0 +1,8 @@
+"""Feature distillation for OpenMMLab detectors, segmenters and classifiers."""
+from mmfeatdistill.packages import check_requirements, make_stock_configs_resolvable, stock_config
+from mmfeatdistill.version import __version__
+
+check_requirements()
+make_stock_configs_resolvable()
+
+__all__ = ['__version__', 'stock_config']

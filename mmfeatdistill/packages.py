@@ -1,0 +1,145 @@
+"""What is installed: the OpenMMLab packages, in either of their two families.
+
+The same import names come from two families of distributions: the original one (``mmdet``, last
+released in 2024) and the maintained one (``onedl-mmdetection``). Both run the same code here, but
+must not be mixed, and neither is a hard requirement of this project.
+"""
+import importlib
+import importlib.util
+import os.path as osp
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, distribution
+
+from mmfeatdistill.version import __version__
+
+MINIMUM = {'torch': '2.1', 'mmengine': '0.10', 'mmcv': '2.0'}
+INSTALL_HINT = (
+    "install one of the two package families: pip install 'mmfeatdistill[maintained]' "
+    "(onedl-* packages, current torch) or pip install 'mmfeatdistill[original]' "
+    '(torch 2.1, numpy<2); mmcv builds from source, see the README for the order')
+TASK_LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
+
+
+def check_requirements() -> None:
+    """Checks that torch, mmengine and mmcv are importable and recent enough.
+
+    Raises:
+        ImportError: Names what is missing or too old, what was found and what to install.
+    """
+    for name, minimum in MINIMUM.items():
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f'mmfeatdistill {__version__} needs {name} >= {minimum}, which is not '
+                              f'installed; {INSTALL_HINT}.')
+        found = importlib.import_module(name).__version__
+        if _release(found) < _release(minimum):
+            raise ImportError(f'mmfeatdistill {__version__} needs {name} >= {minimum}, found {found}; '
+                              f'{INSTALL_HINT}.')
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: ``'2.11.0+cu130' -> (2, 11, 0)``."""
+    numbers = []
+    for part in version.split('+')[0].split('.'):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def make_stock_configs_resolvable() -> None:
+    """Lets ``mmseg::...`` resolve in the maintained family too.
+
+    mmengine looks a package up under the distribution name in its ``MODULE2PACKAGE`` table. The
+    maintained mmseg is distributed under another name, so ``mmseg::`` is reported as not installed
+    and ``mmengine.hub.get_config`` even installs the original distribution over it. Mapping the
+    module to its own name makes mmengine fall back to the importable module, as it does for mmdet.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+    for module, name in MODULE2PACKAGE.items():
+        if name != module and importlib.util.find_spec(module) is not None:
+            try:
+                distribution(name)
+            except PackageNotFoundError:
+                MODULE2PACKAGE[module] = module
+
+
+def stock_config(name: str) -> str:
+    """The path of a config file that an installed MM library ships.
+
+    It finds the file without parsing anything, in either package family. In a config file it serves
+    where mmengine itself cannot resolve ``mmseg::`` yet, because nothing imported this package:
+    ``_base_ = [__import__('mmfeatdistill').stock_config('mmseg::_base_/models/fcn_unet_s5-d16.py')]``.
+
+    Args:
+        name (str): ``'<library>::<path below its configs folder>'``.
+
+    Returns:
+        str: Absolute path.
+
+    Raises:
+        ImportError: The library is not installed.
+        ValueError: The name has another form.
+        FileNotFoundError: The library ships no such file; names the nearest.
+
+    Examples:
+        >>> stock_config('mmpretrain::_base_/models/resnet18.py').endswith('models/resnet18.py')
+        True
+    """
+    library, separator, path = name.partition('::')
+    if not separator or not path:
+        raise ValueError(f"A stock config is written '<library>::<path>', as in "
+                         f"'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', got {name!r}.")
+    folder = config_folder(library)
+    found = osp.join(folder, path)
+    if not osp.isfile(found):
+        raise FileNotFoundError(f'{library} ships no config {path!r}{did_you_mean(path, _configs_near(folder, path))}')
+    return found
+
+
+def config_folder(library: str) -> str:
+    """The folder with the configs that an installed MM library ships (``<library>/.mim/configs``).
+
+    Args:
+        library (str): Import name, such as ``'mmdet'``.
+
+    Returns:
+        str: Absolute path.
+
+    Raises:
+        ImportError: The library is not installed, or ships no configs.
+    """
+    spec = importlib.util.find_spec(library) if library.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise ImportError(f'{library!r} is not installed{did_you_mean(library, TASK_LIBRARIES)} '
+                          f'To have it, {INSTALL_HINT}.')
+    folder = osp.join(osp.dirname(spec.origin), '.mim', 'configs')
+    if not osp.isdir(folder):
+        raise ImportError(f'{library} was installed without its configs (no folder {folder}); '
+                          'install it from a wheel, not from a bare source tree.')
+    return folder
+
+
+def _configs_near(folder: str, path: str) -> list[str]:
+    """Config files of one library, as paths below its configs folder."""
+    from mmengine.utils import scandir
+    return list(scandir(folder, suffix=osp.splitext(path)[1] or '.py', recursive=True))
+
+
+def did_you_mean(given: str, known: 'list[str] | tuple[str, ...] | dict') -> str:
+    """The end of an error message: ``'. Did you mean ...?'``, or a full stop if nothing is near.
+
+    Args:
+        given (str): What the user wrote.
+        known: What exists.
+
+    Returns:
+        str: Text to append to a sentence that has no full stop yet.
+
+    Examples:
+        >>> did_you_mean('nek', ['neck', 'backbone'])
+        ". Did you mean 'neck'?"
+        >>> did_you_mean('nek', ['head'])
+        '.'
+    """
+    near = get_close_matches(given, list(known), n=3, cutoff=0.6)
+    return f'. Did you mean {" or ".join(map(repr, near))}?' if near else '.'

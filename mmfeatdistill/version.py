@@ -1,0 +1,2 @@
+"""Version of mmfeatdistill."""
+__version__ = '0.1.0'
