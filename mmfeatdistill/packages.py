@@ -7,9 +7,9 @@ must not be mixed, and neither is a hard requirement of this project.
 import importlib
 import importlib.util
 import os.path as osp
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, distribution
 
+from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.version import __version__
 
 MINIMUM = {'torch': '2.1', 'mmengine': '0.10', 'mmcv': '2.0'}
@@ -89,10 +89,12 @@ def stock_config(name: str) -> str:
     if not separator or not path:
         raise ValueError(f"A stock config is written '<library>::<path>', as in "
                          f"'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', got {name!r}.")
+    from mmengine.utils import scandir
     folder = config_folder(library)
     found = osp.join(folder, path)
     if not osp.isfile(found):
-        raise FileNotFoundError(f'{library} ships no config {path!r}{did_you_mean(path, _configs_near(folder, path))}')
+        shipped = scandir(folder, suffix='.py', recursive=True)
+        raise FileNotFoundError(f'{library} ships no config {path!r}{did_you_mean(path, shipped)}')
     return found
 
 
@@ -117,29 +119,3 @@ def config_folder(library: str) -> str:
         raise ImportError(f'{library} was installed without its configs (no folder {folder}); '
                           'install it from a wheel, not from a bare source tree.')
     return folder
-
-
-def _configs_near(folder: str, path: str) -> list[str]:
-    """Config files of one library, as paths below its configs folder."""
-    from mmengine.utils import scandir
-    return list(scandir(folder, suffix=osp.splitext(path)[1] or '.py', recursive=True))
-
-
-def did_you_mean(given: str, known: 'list[str] | tuple[str, ...] | dict') -> str:
-    """The end of an error message: ``'. Did you mean ...?'``, or a full stop if nothing is near.
-
-    Args:
-        given (str): What the user wrote.
-        known: What exists.
-
-    Returns:
-        str: Text to append to a sentence that has no full stop yet.
-
-    Examples:
-        >>> did_you_mean('nek', ['neck', 'backbone'])
-        ". Did you mean 'neck'?"
-        >>> did_you_mean('nek', ['head'])
-        '.'
-    """
-    near = get_close_matches(given, list(known), n=3, cutoff=0.6)
-    return f'. Did you mean {" or ".join(map(repr, near))}?' if near else '.'

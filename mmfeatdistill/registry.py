@@ -4,13 +4,13 @@ Everything is found by name on first use, so a config that says ``type='mmfeatdi
 needs no import of its own.
 """
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
-from mmfeatdistill.packages import did_you_mean
+from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 
 SCOPE = 'mmfeatdistill'
 
@@ -33,19 +33,48 @@ def build(cfg: Any, key: str, **found: Any) -> Any:
         object: The built module.
 
     Raises:
-        TypeError: ``cfg`` is no dict.
-        ValueError: No or an unknown ``type``, an unknown key, a key that is not for the user to give,
-            or a required one that is missing.
+        ConfigError: ``cfg`` is no dict, has no or an unknown ``type``, an unknown key, a key that is not
+            for the user to give, lacks a required one, or is refused by the class.
     """
-    if not isinstance(cfg, Mapping):
-        raise TypeError(f"{key}: expected a dict with a 'type', got {cfg!r}.")
-    if 'type' not in cfg:
-        raise ValueError(f"{key}: has no 'type'; got the keys {sorted(cfg)}.")
+    if not isinstance(cfg, Mapping) or 'type' not in cfg:
+        raise ConfigError(f"{key}: expected a dict with a 'type', got {cfg!r}.")
     options = {name: value for name, value in cfg.items() if name not in ('type', '_scope_')}
     cls = _look_up(cfg['type'], key)
-    _check_options(cls, options, found, key)
-    # The scope is switched so that layers which a module builds resolve here, not in the task library.
-    return MODELS.build(dict(options, type=cls, **found, _scope_=SCOPE))
+    check_options(inspect.signature(cls), options, key, found=found)
+    with config_key(key):
+        # The scope is switched so that layers which a module builds resolve here, not in the task library.
+        return MODELS.build(dict(options, type=cls, **found, _scope_=SCOPE))
+
+
+def check_options(signature: inspect.Signature, options: Mapping, key: str,
+                  found: Collection[str] = ()) -> None:
+    """Compares the keys that a user gave with a signature.
+
+    Args:
+        signature (inspect.Signature): Of what will be called.
+        options (Mapping): What the user gave.
+        key (str): Where it stands in the config.
+        found (Collection[str]): Arguments that are found and not for the user to give.
+
+    Raises:
+        ConfigError: Names the offending key and what would do.
+    """
+    parameters = signature.parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    accepted = [name for name in parameters if name not in found]
+    for option in options:
+        if option in found:
+            raise ConfigError(f'{key}.{option}: is found by itself and cannot be given; remove it.')
+        if option not in parameters and not takes_any:
+            raise ConfigError(f'{key}.{option}: there is no such option; there is '
+                              f'{", ".join(map(repr, accepted)) or "none"}{did_you_mean(option, accepted)}')
+    missing = [name for name in accepted
+               if parameters[name].default is inspect.Parameter.empty and name not in options
+               and parameters[name].kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                                             inspect.Parameter.KEYWORD_ONLY)]
+    if missing:
+        raise ConfigError(f'{key}: needs {", ".join(map(repr, missing))}, which is missing; '
+                          f'got {sorted(options)}.')
 
 
 def _look_up(name: Any, key: str) -> Any:
@@ -54,26 +83,7 @@ def _look_up(name: Any, key: str) -> Any:
         return name
     cls = MODELS.get(name)
     if cls is None:
-        raise ValueError(f'{key}.type: there is no {name!r} in the registry of mmfeatdistill'
-                         f'{did_you_mean(name, MODELS.module_dict)} A class of another library is '
-                         "written with its scope, as in 'mmdet.MyLoss'.")
+        raise ConfigError(f'{key}.type: there is no {name!r} in the registry of mmfeatdistill'
+                          f'{did_you_mean(name, MODELS.module_dict)} A class of another library is '
+                          "written with its scope, as in 'mmdet.MyLoss'.")
     return cls
-
-
-def _check_options(cls: Any, options: Mapping, found: Mapping, key: str) -> None:
-    """Compares the given keys with the constructor's signature."""
-    name = cls.__name__
-    parameters = inspect.signature(cls).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    accepted = [p for p in parameters if p not in found]
-    for option in options:
-        if option in found:
-            raise ValueError(f'{key}.{option}: is found by itself and cannot be given; remove it.')
-        if option not in parameters and not takes_any:
-            raise ValueError(f'{key}.{option}: {name} has no such option; it takes '
-                             f'{", ".join(accepted) or "none"}{did_you_mean(option, accepted)}')
-    missing = [n for n, p in parameters.items()
-               if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-               and n not in options and n not in found]
-    if missing:
-        raise ValueError(f'{key}: {name} needs {", ".join(map(repr, missing))}, which is missing.')

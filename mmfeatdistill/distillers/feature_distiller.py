@@ -1,0 +1,230 @@
+"""A student that mimics one or several teachers while it trains."""
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
+
+import torch
+from mmengine import registry as root
+from mmengine.dist import get_world_size
+from mmengine.model import BaseModel, ModuleDict
+from torch import Tensor, nn
+
+from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.objectives import Objective
+from mmfeatdistill.probing import probe
+from mmfeatdistill.registry import MODELS, build
+from mmfeatdistill.taps import TapReader
+from mmfeatdistill.teacher import build_teachers
+
+ADDED = 'distiller'
+"""The child module, and so the prefix of every name, that distillation adds to a student."""
+
+_SHARED_TABLES = (
+    '_modules', '_parameters', '_buffers', '_non_persistent_buffers_set', '_state_dict_hooks',
+    '_state_dict_pre_hooks', '_load_state_dict_pre_hooks', '_load_state_dict_post_hooks')
+
+
+@MODELS.register_module()
+class FeatureDistiller(BaseModel):
+    """Wears a student: to everything outside it is the student, plus losses while it trains.
+
+    It shares the student's tables of modules, parameters and buffers, so names, optimiser groups, EMA,
+    SyncBN conversion and checkpoints are the student's own. What distillation adds is one child,
+    ``distiller``, that holds the objectives; :class:`mmfeatdistill.hooks.StudentCheckpointHook` keeps it
+    out of saved state dicts. The teachers are not part of the model at all (see
+    :class:`mmfeatdistill.teacher.Teacher`).
+
+    The loss is the student's own plus, for each objective, its losses, logged as
+    ``<objective>.loss_<i>``. Outside ``mode='loss'`` nothing is added and no teacher runs.
+
+    Building it draws no random number beyond those of the student alone, so that a student starts from
+    the same weights with and without distillation.
+
+    Args:
+        student (dict | BaseModel): Any MM model config, untouched.
+        teacher (str | dict | list): See :func:`mmfeatdistill.teacher.build_teachers`.
+        objectives (dict[str, dict | None]): Named objectives; None removes one that was inherited.
+        data_preprocessor (dict, optional): As the runner passes it on from the top of a config; used
+            where the student has none of its own.
+
+    Raises:
+        ConfigError: Names the config key, what was given and what would do.
+    """
+
+    def __init__(self, student: Union[dict, BaseModel], teacher: Union[str, dict, Sequence],
+                 objectives: Mapping[str, Optional[dict]],
+                 data_preprocessor: Union[dict, nn.Module, None] = None, **unknown: Any) -> None:
+        if unknown:
+            raise ConfigError(f'model: FeatureDistiller has no {", ".join(map(repr, sorted(unknown)))}; it takes '
+                              "'student', 'teacher' and 'objectives'. What belongs to the student goes into "
+                              'model.student.')
+        super().__init__()
+        student = _build_student(student, data_preprocessor)
+        # Not registered as a child: its children become this module's own.
+        self.__dict__['student'] = student
+        for table in _SHARED_TABLES:
+            self.__dict__[table] = student.__dict__[table]
+        with torch.random.fork_rng(devices=[]):
+            self.teachers = build_teachers(teacher, student.data_preprocessor)
+            built = _build_objectives(objectives)
+            self._prepare(built)
+            self.add_module(ADDED, _Objectives(built))
+
+    def forward(self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor') -> Any:
+        """Runs the student, and in ``mode='loss'`` the objectives that are on.
+
+        Args:
+            inputs (Tensor): As the student takes it.
+            data_samples (list, optional): As the student takes it.
+            mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``.
+
+        Returns:
+            Any: What the student returns; losses of the objectives are added to its dict of losses.
+        """
+        if mode != 'loss':
+            return self.student(inputs, data_samples, mode=mode)
+        active = {name: o for name, o in self.objectives.items() if o.weight != 0}
+        if not active:
+            losses = self.student(inputs, data_samples, mode='loss')
+        else:
+            read = {i for o in active.values() for i in o.teachers_read(len(self.teachers))}
+            targets = {i: self.teachers[i](inputs, data_samples) for i in sorted(read)}
+            features, losses = self._reader.read(
+                lambda: self.student(inputs, data_samples, mode='loss'))
+            for name, objective in active.items():
+                teachers = [targets[i] for i in objective.teachers_read(len(self.teachers))]
+                for key, value in objective(features, teachers).items():
+                    losses[f'{name}.{key}'] = value * objective.weight
+        if len(active) < len(self.objectives) and get_world_size() > 1:
+            losses[f'{ADDED}.loss_idle'] = self._zero_of_idle_parameters()
+        return losses
+
+    @property
+    def objectives(self) -> Mapping[str, Objective]:
+        """The objectives by name."""
+        return self._modules[ADDED]  # type: ignore[return-value]
+
+    def init_weights(self) -> None:
+        """Initialises the student as it would initialise alone; the connectors do not disturb it."""
+        self.student.init_weights()
+
+    def train(self, mode: bool = True) -> 'FeatureDistiller':
+        """Switches the student as it switches itself."""
+        self.training = mode
+        self.student.train(mode)
+        return self
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sums and logs the losses as the student does."""
+        return self.student.parse_losses(losses)
+
+    def val_step(self, data: Any) -> list:
+        """The student's own validation step."""
+        return self.student.val_step(data)
+
+    def test_step(self, data: Any) -> list:
+        """The student's own test step."""
+        return self.student.test_step(data)
+
+    def __getattr__(self, name: str) -> Any:
+        """What this module lacks is asked of the student: hooks and constructors find its methods."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if 'student' not in self.__dict__:
+                raise
+            return getattr(self.student, name)
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        super()._apply(fn, *args, **kwargs)
+        for teacher in self.teachers:
+            teacher.apply_to_tensors(fn)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.student._load_from_state_dict(*args, **kwargs)
+
+    def _prepare(self, objectives: Mapping[str, Objective]) -> None:
+        """Resolves all taps by one dry run of each network, and builds what depends on shapes."""
+        key = f'model.objectives.{next(iter(objectives)) if len(objectives) == 1 else "*"}.taps'
+        read = {}
+        for name, objective in objectives.items():
+            with config_key(f'model.objectives.{name}'):
+                read[name] = objective.teachers_read(len(self.teachers))
+        with config_key(key):
+            taps = [tap.student for objective in objectives.values() for tap in objective.taps]
+            self._reader = TapReader(self.student, taps, owner='student')
+            features, _ = probe(self.student, self._reader)
+        targets = []
+        for index, teacher in enumerate(self.teachers):
+            owner = 'teacher' if len(self.teachers) == 1 else f'teacher[{index}]'
+            taps = [tap.teacher for name, objective in objectives.items() if index in read[name]
+                    for tap in objective.taps]
+            if not taps:
+                raise ConfigError(f'model.{owner}: no objective reads it; remove it, or let an objective have '
+                                  f'teacher={index}.')
+            with config_key(key):
+                targets.append(teacher.attach(taps, owner))
+        for name, objective in objectives.items():
+            objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
+
+    def _zero_of_idle_parameters(self) -> Tensor:
+        """Keeps parameters of switched-off objectives in the graph: DDP waits for every gradient."""
+        idle = [p.flatten()[:1].sum() for o in self.objectives.values() if o.weight == 0
+                for p in o.parameters()]
+        return torch.stack(idle).sum() * 0 if idle else torch.zeros((), device=next(self.parameters()).device)
+
+
+class _Objectives(ModuleDict):
+    """The child that distillation adds."""
+
+    def init_weights(self) -> None:
+        """Initialises without touching the random state: the student alone would not have drawn."""
+        with torch.random.fork_rng(devices=[]):
+            super().init_weights()
+
+
+def _build_student(student: Union[dict, BaseModel],
+                   data_preprocessor: Union[dict, nn.Module, None]) -> BaseModel:
+    if isinstance(student, Mapping):
+        if 'type' not in student:
+            raise ConfigError(f"model.student: expected a model config with a 'type', got the keys "
+                              f'{sorted(student)}.')
+        student = copy.deepcopy(dict(student))
+        if data_preprocessor is not None:
+            student.setdefault('data_preprocessor', copy.deepcopy(data_preprocessor))
+        with config_key('model.student'):
+            student = root.MODELS.build(student)
+    if not isinstance(student, BaseModel):
+        raise ConfigError(f'model.student: expected a config of an mmengine BaseModel, got {student!r:.200}.')
+    if type(student).train_step is not BaseModel.train_step:
+        raise ConfigError(f'model.student: {type(student).__name__} has a training step of its own, which '
+                          'distillation would have to replace; only models with the usual step can be students.')
+    if ADDED in student._modules:
+        raise ConfigError(f'model.student: {type(student).__name__} has a child named {ADDED!r} already.')
+    return student
+
+
+def _build_objectives(objectives: Any) -> dict[str, Objective]:
+    if not isinstance(objectives, Mapping):
+        raise ConfigError('model.objectives: expected a dict of named objectives, as in '
+                          f"dict(fpn=dict(type='FeatureMatch', ...)), got {objectives!r}.")
+    if 'type' in objectives:
+        raise ConfigError('model.objectives: each objective needs a name of its own, as in '
+                          f"dict(fpn=dict(type={objectives['type']!r}, ...)).")
+    wanted = {name: cfg for name, cfg in objectives.items() if cfg is not None and name != '_scope_'}
+    if not wanted:
+        raise ConfigError('model.objectives: is empty; give at least one, such as '
+                          "fpn=dict(type='FeatureMatch', taps=['neck'], loss=dict(type='SquaredError')).")
+    built = {}
+    for name, cfg in wanted.items():
+        if '.' in name or hasattr(ModuleDict, name):
+            raise ConfigError(f'model.objectives.{name}: cannot be used as a name; take another, such as '
+                              f"'{name.replace('.', '_')}_match'.")
+        built[name] = build(cfg, f'model.objectives.{name}')
+        if not isinstance(built[name], Objective):
+            raise ConfigError(f'model.objectives.{name}.type: {cfg["type"]!r} is no objective; losses and '
+                              "connectors go into one, as in dict(type='FeatureMatch', taps=[...], loss=...).")
+    return built
+
+

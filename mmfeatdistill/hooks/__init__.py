@@ -1,0 +1,8 @@
+"""Hooks: checkpoint layout, schedules, alignment metrics, exact resuming."""
+from mmfeatdistill.hooks.alignment_hook import AlignmentHook
+from mmfeatdistill.hooks.exact_resume_hook import ExactResumeHook
+from mmfeatdistill.hooks.objective_schedule_hook import ObjectiveScheduleHook, schedule_factor
+from mmfeatdistill.hooks.student_checkpoint_hook import StudentCheckpointHook
+
+__all__ = ['AlignmentHook', 'ExactResumeHook', 'ObjectiveScheduleHook', 'StudentCheckpointHook',
+           'schedule_factor']

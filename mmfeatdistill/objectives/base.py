@@ -1,0 +1,122 @@
+"""What every objective has: taps on both sides, teachers to read, a place in the schedule."""
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmfeatdistill.taps import Features, Tap
+
+
+class TapPair(NamedTuple):
+    """Two places that are matched."""
+
+    student: str
+    teacher: str
+
+    @classmethod
+    def parse(cls, entry: Any) -> 'TapPair':
+        """Reads one entry of an objective's ``taps``.
+
+        Args:
+            entry (str | dict): A tap for both sides, or ``dict(student=..., teacher=...)``.
+
+        Returns:
+            TapPair: The two taps.
+
+        Raises:
+            TypeError: ``entry`` is neither.
+            ValueError: A key of the dict is missing or unknown, or a tap does not follow the grammar.
+
+        Examples:
+            >>> TapPair.parse('neck')
+            TapPair(student='neck', teacher='neck')
+        """
+        if isinstance(entry, Mapping):
+            entry = {name: tap for name, tap in entry.items() if name != '_scope_'}
+            if set(entry) != {'student', 'teacher'}:
+                raise ValueError("expected dict(student='...', teacher='...'), got the keys "
+                                 f'{sorted(entry)}.')
+            pair = cls(**entry)
+        else:
+            pair = cls(entry, entry)
+        for tap in pair:
+            Tap.parse(tap)
+        return pair
+
+
+class Objective(BaseModule):
+    """Base of all objectives.
+
+    The distiller asks an objective which taps it reads, shows it the features of a dry run once, and
+    from then on calls it with the features of each batch.
+
+    Args:
+        taps (list): Tap pairs; see :meth:`TapPair.parse`.
+        teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
+
+    Attributes:
+        weight (float): Factor of all losses of this objective, set by a schedule; at 0 the objective is
+            off and is not run.
+
+    Raises:
+        TypeError: ``taps`` is no list, or an entry of it is no tap.
+        ValueError: ``taps`` is empty, or a tap does not follow the grammar.
+    """
+
+    def __init__(self, taps: Sequence[Union[str, Mapping]], teacher: Optional[int] = None) -> None:
+        super().__init__()
+        if isinstance(taps, (str, Mapping)) or not isinstance(taps, Sequence):
+            raise TypeError(f"taps: expected a list such as ['neck'], got {taps!r}.")
+        if not taps:
+            raise ValueError("taps: is empty; an objective needs at least one, such as ['neck'].")
+        if teacher is not None and not isinstance(teacher, int):
+            raise TypeError(f'teacher: expected the position of a teacher (0, 1, ...), got {teacher!r}.')
+        self.taps = [TapPair.parse(entry) for entry in taps]
+        self.teacher = teacher
+        self.weight = 1.0
+
+    def teachers_read(self, count: int) -> list[int]:
+        """Which teachers this objective reads.
+
+        Args:
+            count (int): How many there are.
+
+        Returns:
+            list[int]: Their positions.
+
+        Raises:
+            ValueError: There is no teacher at the wanted position.
+        """
+        if self.teacher is None:
+            return list(range(count))
+        if not 0 <= self.teacher < count:
+            raise ValueError(f'teacher: there is no teacher {self.teacher}; there are {count}, '
+                             f'counted from 0.')
+        return [self.teacher]
+
+    @abstractmethod
+    def prepare(self, student: Features, teachers: Sequence[Features], key: str) -> None:
+        """Builds what depends on widths and sizes, before the optimiser exists.
+
+        Args:
+            student (Features): The student's features in the dry run.
+            teachers (Sequence[Features]): Those of each teacher that is read.
+            key (str): Where this objective stands in the config.
+
+        Raises:
+            ConfigError: The features cannot be matched.
+        """
+
+    @abstractmethod
+    def forward(self, student: Features, teachers: Sequence[Features]) -> dict[str, Tensor]:
+        """Computes the losses of a batch.
+
+        Args:
+            student (Features): The student's features.
+            teachers (Sequence[Features]): Those of each teacher that is read, without gradient.
+
+        Returns:
+            dict[str, Tensor]: Scalars; those to be minimised have ``loss`` in their name.
+        """

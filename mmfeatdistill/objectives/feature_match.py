@@ -1,0 +1,86 @@
+"""Matching features place by place."""
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional, Union
+
+from torch import Tensor, nn
+
+from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.features import as_map, resize_to, shape_of
+from mmfeatdistill.objectives.base import Objective
+from mmfeatdistill.registry import MODELS, build
+from mmfeatdistill.taps import Features
+
+
+@MODELS.register_module()
+class FeatureMatch(Objective):
+    r"""Pulls each tapped student feature, after its connector, to the teacher's.
+
+    .. math:: L_i = \ell\bigl(R(g_i(s_i)),\, t_i\bigr)
+
+    with one connector :math:`g_i` per feature and teacher, the resize rule :math:`R` (the connected
+    student map takes the teacher's size, bilinearly; untouched where the sizes agree), and one loss
+    :math:`\ell`. Logged as ``loss_0``, ``loss_1``, ...: in the order of the taps, and of the teachers.
+
+    Args:
+        taps (list): Tap pairs, such as ``['neck']`` or ``[dict(student='neck', teacher='neck[1:]')]``.
+        loss (dict): Config of a loss ``loss(student, teacher)``.
+        connector (dict, optional): Config of a connector; widths are found. Defaults to ``Identity``.
+        teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
+
+    Raises:
+        TypeError: ``taps`` or ``teacher`` is of another type.
+        ValueError: ``taps`` is empty or does not follow the grammar.
+
+    Examples:
+        >>> objective = FeatureMatch(taps=['neck'], loss=dict(type='SquaredError'))
+        >>> objective.prepare({'neck': [torch.zeros(1, 8, 4, 4)]}, [{'neck': [torch.zeros(1, 8, 4, 4)]}],
+        ...                   key='model.objectives.fpn')
+        >>> objective({'neck': [torch.ones(2, 8, 4, 4)]}, [{'neck': [torch.zeros(2, 8, 4, 4)]}])
+        {'loss_0': tensor(128.)}
+    """
+
+    def __init__(self, taps: Sequence[Union[str, Mapping]], loss: dict,
+                 connector: Optional[dict] = None, teacher: Optional[int] = None) -> None:
+        super().__init__(taps, teacher)
+        self._configs = dict(loss=loss, connector=connector or dict(type='Identity'))
+
+    def prepare(self, student: Features, teachers: Sequence[Features], key: str) -> None:
+        """Builds the loss, and a connector for each pair of features (see :class:`Objective`)."""
+        self.loss = build(self._configs['loss'], f'{key}.loss')
+        with config_key(f'{key}.taps'):
+            pairs = list(self._pairs(student, teachers))
+            for feature in (feature for pair in pairs for feature in pair):
+                _check_one_per_image(feature)
+            shapes = [(shape_of(s), shape_of(t)) for s, t in pairs]
+        self.connectors = nn.ModuleList(
+            build(self._configs['connector'], f'{key}.connector', student_shape=s, teacher_shape=t)
+            for s, t in shapes)
+
+    def forward(self, student: Features, teachers: Sequence[Features]) -> dict[str, Tensor]:
+        """The losses of a batch (see :class:`Objective`)."""
+        return {f'loss_{i}': self._match(connector, s, t) for i, (connector, (s, t)) in
+                enumerate(zip(self.connectors, self._pairs(student, teachers)))}
+
+    def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
+        target = as_map(teacher)
+        connected = connector(as_map(student))
+        return self.loss(resize_to(connected, target.shape[-2:]), target)
+
+    def _pairs(self, student: Features, teachers: Sequence[Features]) -> Iterator[tuple[Tensor, Tensor]]:
+        for features in teachers:
+            for tap in self.taps:
+                yield from _same_number(tap, student[tap.student], features[tap.teacher])
+
+
+def _same_number(tap: Any, student: list[Tensor], teacher: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    if len(student) != len(teacher):
+        raise ConfigError(f'the student\'s {tap.student!r} gives {len(student)} feature(s) and the teacher\'s '
+                          f"{tap.teacher!r} gives {len(teacher)}; select as many on both sides, as in "
+                          f"dict(student='{tap.student}[:{min(len(student), len(teacher))}]', ...).")
+    return zip(student, teacher)
+
+
+def _check_one_per_image(feature: Tensor) -> None:
+    if feature.shape[0] != 1:
+        raise ValueError(f'a tap gives {feature.shape[0]} rows for one image, as RoI heads and window attention '
+                         'do; row by row, student and teacher would be compared on different regions.')

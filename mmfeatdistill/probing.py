@@ -1,0 +1,96 @@
+"""The dry run: which features a model gives, found before anything is trained."""
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from mmfeatdistill.taps import Features, TapReader, TapsNotReached
+
+Entry = Literal['extract_feat', 'tensor']
+"""How a model is run: its feature extraction, or its whole forward without losses."""
+
+_SIZES = (64, 224)
+"""Sides of the square dry-run image; the second is for models of fixed input size."""
+
+
+def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -> Any:
+    """Runs a model through one of its entries.
+
+    Args:
+        model (nn.Module): An MM model.
+        entry (str): ``'extract_feat'``, or ``'tensor'`` for ``forward(mode='tensor')``.
+        inputs (Tensor): A batch as the data preprocessor gives it, shape (N, C, H, W).
+        data_samples (list, optional): Its data samples.
+
+    Returns:
+        Any: What the model returns.
+    """
+    if entry == 'extract_feat':
+        return model.extract_feat(inputs)
+    return model(inputs, data_samples, mode='tensor')
+
+
+def probe(model: nn.Module, reader: TapReader) -> tuple[Features, Entry]:
+    """Runs a model once on a small image to find the shapes of its tapped features.
+
+    The model is left as it was: it runs in eval mode without gradient, statistics and random states
+    do not change.
+
+    Args:
+        model (nn.Module): An MM model.
+        reader (TapReader): Taps of this model; learns what it needs to know for later passes.
+
+    Returns:
+        tuple[Features, Entry]: The features of one image, and the shortest entry that reaches all taps.
+
+    Raises:
+        ValueError: No entry reaches all the taps, or a tap selects nothing.
+    """
+    entries: tuple[Entry, ...] = ('extract_feat', 'tensor')
+    failure = None
+    for size in _SIZES:
+        inputs, data_samples = _dummy_batch(model, size)
+        for entry in entries:
+            if entry == 'extract_feat' and not hasattr(model, entry):
+                continue
+            try:
+                with _undisturbed(model):
+                    return reader.probe(_runner(model, entry, inputs, data_samples)), entry
+            except TapsNotReached as error:
+                failure = error
+    raise ValueError(f"{failure} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
+                     'can be tapped; tools/list_taps.py lists them.') from failure
+
+
+def _runner(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -> Callable[[], Any]:
+    return lambda: run_entry(model, entry, inputs, data_samples)
+
+
+def _dummy_batch(model: nn.Module, size: int) -> tuple[Tensor, list[BaseDataElement]]:
+    """A batch of one image for the first convolution of the model, and what detectors ask of it."""
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    parameter = next(model.parameters(), torch.empty(0))
+    inputs = torch.linspace(-1, 1, channels * size * size, dtype=parameter.dtype, device=parameter.device)
+    shape = (size, size)
+    sample = BaseDataElement(metainfo=dict(
+        img_id=0, img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
+        scale_factor=(1.0, 1.0)))
+    return inputs.view(1, channels, size, size), [sample]
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradient, and random and training states as they were afterwards."""
+    # The flags are set one by one: backbones override train() and would not return to where they were.
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for module, _ in modes:
+                module.training = False
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

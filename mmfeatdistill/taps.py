@@ -1,0 +1,308 @@
+"""Taps: reading features out of any module tree, by name, while it runs.
+
+A tap is written ``path``, ``path[i]``, ``path[i:j]``, ``path:in`` or ``path:in[i]``:
+
+============================  =====================================================================
+``'neck'``                    what the module returns; a tuple gives one feature per item
+``'backbone.layer4'``         any submodule, with the names of ``named_modules()``
+``'neck[1:4]'``, ``'neck[0]'``  some items of that output
+``'backbone.layer4.1.relu:in'``  what goes into the module: its pre-activation
+============================  =====================================================================
+
+Of a module that runs more than once in a pass, the last call counts. Modules whose ``forward`` is
+called directly, as mmseg calls its decode heads, can be tapped like any other.
+"""
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, Optional, Union
+
+from torch import Tensor, nn
+
+from mmfeatdistill.errors import did_you_mean
+
+Features = dict[str, list[Tensor]]
+"""The tensors that each tap gave, by the tap's text."""
+
+_GRAMMAR = re.compile(r'(?P<path>\w+(\.\w+)*)(?P<side>:in)?(\[(?P<index>-?\d+|(-?\d*):(-?\d*))\])?')
+
+
+class Place(NamedTuple):
+    """Where tensors are picked up: a module's output, or its input."""
+
+    path: str
+    is_input: bool
+
+
+class Tap(NamedTuple):
+    """A parsed tap: a place, and which of its tensors are wanted."""
+
+    text: str
+    place: Place
+    items: Union[int, slice]
+
+    @classmethod
+    def parse(cls, text: str) -> 'Tap':
+        """Parses a tap.
+
+        Args:
+            text (str): For example ``'neck[1:4]'``.
+
+        Returns:
+            Tap: Its parts.
+
+        Raises:
+            TypeError: ``text`` is no string.
+            ValueError: ``text`` does not follow the grammar.
+
+        Examples:
+            >>> Tap.parse('backbone.layer4.1.relu:in').place
+            Place(path='backbone.layer4.1.relu', is_input=True)
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"a tap is a string such as 'neck' or 'backbone.layer4', got {text!r}.")
+        match = _GRAMMAR.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no tap; write 'module.path', 'module.path[1:4]' or "
+                             "'module.path:in'.")
+        return cls(text, Place(match['path'], match['side'] is not None), _parse_index(match['index']))
+
+    def select(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The wanted ones of a place's tensors.
+
+        Raises:
+            ValueError: There are no such items.
+        """
+        if isinstance(self.items, slice):
+            selected = list(tensors[self.items])
+        else:
+            selected = [tensors[self.items]] if -len(tensors) <= self.items < len(tensors) else []
+        if not selected:
+            raise ValueError(f'{self.text!r} selects none of the {len(tensors)} feature(s) that '
+                             f'{self.place.path!r} gives.')
+        return selected
+
+
+class TapsNotReached(RuntimeError):
+    """A forward pass ended before every tapped module had run."""
+
+
+class _Complete(BaseException):
+    """Ends a forward pass at its last tap; no ``except Exception`` on the way may swallow it."""
+
+
+class TapReader:
+    """Reads a set of taps of one model.
+
+    While it reads, the ``forward`` of the tapped modules is replaced on the instances, and restored
+    afterwards: between two readings the model is exactly what it was, for pickling, copying,
+    exporting and evaluation.
+
+    A tap never lies: where something overwrites a tapped tensor in place later in the pass, as an
+    in-place ReLU or a residual ``+=`` does, :meth:`probe` finds it and later passes go on with a copy.
+    An overwrite that the probe could not see is an error in :meth:`read`.
+
+    Args:
+        model (nn.Module): The model.
+        taps (Sequence[str]): Taps; see the module's grammar. Duplicates are read once.
+        owner (str): What the model is called in messages: ``'student'``.
+
+    Raises:
+        ValueError: A tap names no module of the model; names the nearest ones.
+
+    Examples:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ReLU(inplace=True))
+        >>> reader = TapReader(model, ['0', '1'], owner='student')
+        >>> image = torch.randn(2, 3, 8, 8)
+        >>> {tap: tuple(tensors[0].shape) for tap, tensors in reader.probe(lambda: model(image)).items()}
+        {'0': (2, 4, 8, 8), '1': (2, 4, 8, 8)}
+        >>> features, output = reader.read(lambda: model(image))
+        >>> bool((features['0'][0] < 0).any()), output is features['1'][0]
+        (True, True)
+    """
+
+    def __init__(self, model: nn.Module, taps: Sequence[str], owner: str) -> None:
+        self.model = model
+        self.owner = owner
+        self.taps = [Tap.parse(text) for text in dict.fromkeys(taps)]
+        for tap in self.taps:
+            _check_module_exists(model, tap, owner)
+        self._places = list(dict.fromkeys(tap.place for tap in self.taps))
+        self._overwritten: set[Place] = set()
+        self._expected_calls: dict[Place, int] = {}
+
+    def probe(self, run: Callable[[], Any]) -> Features:
+        """Runs the whole pass once to learn how often each tap is called and which are overwritten.
+
+        Args:
+            run: Runs the model. It may fail once all taps are read: a head that does not accept the
+                features is of no concern here.
+
+        Returns:
+            Features: The tapped tensors; an overwritten one has the right shape only.
+
+        Raises:
+            TapsNotReached: A tapped module did not run; the cause is chained if ``run`` failed.
+            ValueError: A tap selects no tensor.
+        """
+        self._overwritten, self._expected_calls = set(), {}
+        cause = None
+        with self._intercepting() as caught:
+            try:
+                run()
+            except Exception as error:  # noqa: BLE001 - reported below unless every tap was read
+                cause = error
+        self._check_all_ran(caught, cause)
+        self._overwritten = {place for place, catch in caught.items() if catch.is_stale()}
+        self._expected_calls = {place: catch.calls for place, catch in caught.items()}
+        return self._select(caught)
+
+    def read(self, run: Callable[[], Any]) -> tuple[Features, Any]:
+        """Runs a whole pass and reads the taps on the way.
+
+        Args:
+            run: Runs the model.
+
+        Returns:
+            tuple[Features, Any]: The tapped tensors, and what ``run`` returned.
+
+        Raises:
+            TapsNotReached: A tapped module did not run.
+            RuntimeError: A tapped tensor was overwritten in place after it was read.
+        """
+        with self._intercepting() as caught:
+            output = run()
+        return self._finish(caught), output
+
+    def read_until_complete(self, run: Callable[[], Any]) -> Features:
+        """Like :meth:`read`, but ends the pass at the last tap: nothing behind it runs.
+
+        Args:
+            run: Runs the model.
+
+        Returns:
+            Features: The tapped tensors.
+
+        Raises:
+            TapsNotReached: A tapped module did not run.
+            RuntimeError: A tapped tensor was overwritten in place after it was read.
+        """
+        with self._intercepting(stop=True) as caught:
+            try:
+                run()
+            except _Complete:
+                pass
+        return self._finish(caught)
+
+    @contextmanager
+    def _intercepting(self, stop: bool = False) -> Iterator[dict[Place, '_Catch']]:
+        """Routes the tapped modules' forwards through :meth:`_forward` for one pass."""
+        caught: dict[Place, _Catch] = {}
+        restore: list[tuple[nn.Module, Optional[Any]]] = []
+        try:
+            for path in dict.fromkeys(place.path for place in self._places):
+                # Looked up by name each time: conversions such as SyncBN replace modules.
+                module = self.model.get_submodule(path)
+                restore.append((module, vars(module).get('forward')))
+                module.forward = partial(self._forward, module.forward, path, caught, stop)
+            yield caught
+        finally:
+            for module, replaced in restore:
+                del module.forward
+                if replaced is not None:
+                    module.forward = replaced
+
+    def _forward(self, original: Callable, path: str, caught: dict, stop: bool, *args: Any,
+                 **kwargs: Any) -> Any:
+        """The forward of a tapped module while reading."""
+        args, kwargs = self._catch(Place(path, True), (args, kwargs), caught, stop)
+        return self._catch(Place(path, False), original(*args, **kwargs), caught, stop)
+
+    def _catch(self, place: Place, value: Any, caught: dict, stop: bool) -> Any:
+        """Notes a place's tensors and returns what the pass goes on with."""
+        if place not in self._places:
+            return value
+        calls = caught[place].calls + 1 if place in caught else 1
+        caught[place] = _Catch(list(_tensors(value)), calls)
+        if stop and all(p in caught and caught[p].calls >= self._expected_calls.get(p, 1)
+                        for p in self._places):
+            raise _Complete
+        return _clone(value) if place in self._overwritten else value
+
+    def _finish(self, caught: dict[Place, '_Catch']) -> Features:
+        self._check_all_ran(caught, None)
+        stale = [place.path for place, catch in caught.items() if catch.is_stale()]
+        if stale:
+            raise RuntimeError(f'{self.owner}: the tapped tensor of {stale[0]!r} was overwritten in place '
+                               'later in the pass, so its values are lost. Tap the output of the module '
+                               'that overwrites it instead.')
+        return self._select(caught)
+
+    def _check_all_ran(self, caught: Mapping, cause: Optional[Exception]) -> None:
+        missing = [place.path for place in self._places if place not in caught]
+        if missing:
+            reason = f' ({type(cause).__name__}: {cause})' if cause else ''
+            raise TapsNotReached(f'{self.owner}: {missing[0]!r} exists but did not run in this '
+                                 f'pass{reason}.') from cause
+
+    def _select(self, caught: dict[Place, '_Catch']) -> Features:
+        return {tap.text: tap.select(caught[tap.place].tensors) for tap in self.taps}
+
+
+class _Catch:
+    """The tensors of one place, and the versions they had when they were caught."""
+
+    def __init__(self, tensors: list[Tensor], calls: int) -> None:
+        self.tensors = tensors
+        self.calls = calls
+        self._versions = [tensor._version for tensor in tensors]
+
+    def is_stale(self) -> bool:
+        """Whether something wrote into one of the tensors since."""
+        return [tensor._version for tensor in self.tensors] != self._versions
+
+
+def _parse_index(text: Optional[str]) -> Union[int, slice]:
+    if text is None:
+        return slice(None)
+    if ':' not in text:
+        return int(text)
+    start, stop = (int(bound) if bound else None for bound in text.split(':'))
+    return slice(start, stop)
+
+
+def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:
+    path = tap.place.path
+    names = [name for name, _ in model.named_modules() if name]
+    if path not in names:
+        parent = path
+        while parent and parent not in names:
+            parent = parent.rpartition('.')[0]
+        children = ', '.join(name for name, _ in model.get_submodule(parent).named_children())
+        raise ValueError(f'{owner} has no module {path!r}{did_you_mean(path, names)} '
+                         f'{repr(parent) if parent else "It"} has: {children or "no modules"}.')
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a nest of tuples, lists and dicts, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _clone(value: Any) -> Any:
+    """The same nest with its tensors cloned."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return type(value)({key: _clone(item) for key, item in value.items()})
+    if isinstance(value, (tuple, list)):
+        items = [_clone(item) for item in value]
+        return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
+    return value

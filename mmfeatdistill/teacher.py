@@ -1,0 +1,198 @@
+"""The teacher: a frozen, verified network that runs only as far as it is read."""
+import copy
+import inspect
+import logging
+import os.path as osp
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional, Union
+
+import torch
+from mmengine import registry as root
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmfeatdistill.checkpoints import LoadReport, load_checkpoint
+from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.normalization import InputConversion, InputSpace
+from mmfeatdistill.probing import Entry, probe, run_entry
+from mmfeatdistill.registry import check_options
+from mmfeatdistill.taps import Features, TapReader
+from mmfeatdistill.zoo import load_config, zoo_weights
+
+
+class Teacher:
+    """A frozen network whose features the student mimics.
+
+    It is deliberately no ``nn.Module``: as an attribute of the distiller it is in no ``parameters()``,
+    ``state_dict()``, optimiser, EMA copy or DDP bucket. It is in eval mode for good, whoever calls
+    ``train()`` on it or on any of its modules.
+
+    Args:
+        config (str, optional): A config file, a stock config (``'mmdet::...'``) or the name of a zoo
+            model. The network is built in that config's own default scope.
+        model (dict, optional): A model config, in place of ``config``; where it has no
+            ``data_preprocessor`` it takes the student's.
+        checkpoint (str, optional): A path, a URL, ``'zoo'`` for the weights that the config's own
+            metafile names, or None for the initialisation that the model's own ``init_cfg`` asks for.
+            Defaults to ``'auto'``: ``'zoo'`` for a stock config or zoo model, an error otherwise.
+        strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
+            another shape, is an error. Defaults to True.
+
+    Attributes:
+        model (nn.Module): The network.
+        load_report (LoadReport, optional): How the checkpoint fitted.
+
+    Raises:
+        ConfigError: Neither or both of ``config`` and ``model``, no such config, no checkpoint stated, or
+            one that does not fit.
+    """
+
+    def __init__(self, config: Optional[str] = None, model: Optional[dict] = None,
+                 checkpoint: Optional[str] = 'auto', strict: bool = True, *,
+                 student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
+        if (config is None) == (model is None):
+            raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' "
+                              f'(a dict), got {"neither" if config is None else "both"}.')
+        loaded = None
+        if config is not None:
+            with config_key(f'{key}.config'):
+                loaded = load_config(config)
+        with config_key(key):
+            if loaded is not None:
+                model = loaded.get('model')
+            self.model = _build(model, loaded, student_preprocessor)
+        checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
+        self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint')
+        self._freeze()
+        self.convert = InputConversion(InputSpace.of(student_preprocessor),
+                                       InputSpace.of(self.model.data_preprocessor))
+        self._reader: Optional[TapReader] = None
+        self._entry: Entry = 'extract_feat'
+
+    def attach(self, taps: Sequence[str], owner: str = 'teacher') -> Features:
+        """Sets what is read from now on, and finds its shapes by a dry run.
+
+        Args:
+            taps (Sequence[str]): See :mod:`mmfeatdistill.taps`.
+            owner (str): What the teacher is called in messages.
+
+        Returns:
+            Features: The features of one small image.
+
+        Raises:
+            ValueError: A tap does not exist or cannot be reached.
+        """
+        self._reader = TapReader(self.model, taps, owner)
+        features, self._entry = probe(self.model, self._reader)
+        return features
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]]) -> Features:
+        """Runs up to the last tap.
+
+        Args:
+            inputs (Tensor): A batch from the student's data preprocessor, shape (N, C, H, W).
+            data_samples (Sequence, optional): Its data samples.
+
+        Returns:
+            Features: The tapped tensors, without gradient.
+        """
+        assert self._reader is not None, 'attach() comes first'
+        inputs = self.convert(inputs, data_samples)
+        return self._reader.read_until_complete(
+            lambda: run_entry(self.model, self._entry, inputs, data_samples))
+
+    def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.
+
+        Args:
+            function: What ``nn.Module._apply`` is given.
+        """
+        self.model._apply(function)
+        self.convert._apply(function)
+
+    def __deepcopy__(self, memo: dict) -> 'Teacher':
+        """One teacher serves all copies: averaged models do not copy it."""
+        return self
+
+    def _load(self, checkpoint: Optional[str], strict: bool, key: str) -> Optional[LoadReport]:
+        if checkpoint is None:
+            print_log(f'{key} is None: the teacher keeps the weights of its own initialisation.',
+                      logger='current', level=logging.WARNING)
+            self.model.init_weights()
+            return None
+        with config_key(key):
+            report = load_checkpoint(self.model, checkpoint)
+        if strict and not report.complete:
+            raise ConfigError(f'{key}: does not fit the teacher. {report}. Give the checkpoint of this very '
+                              'config, or set strict=False to go on with what fits.')
+        complete = report.complete and not report.unexpected
+        print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
+        return report
+
+    def _freeze(self) -> None:
+        self.model.requires_grad_(False)
+        self.model.eval()
+        for module in self.model.modules():
+            module.train = types.MethodType(_stay_in_eval, module)  # type: ignore[method-assign]
+
+
+def build_teachers(cfg: Union[str, Mapping, Sequence], student_preprocessor: nn.Module) -> list[Teacher]:
+    """Builds the teacher or the teachers of a distiller.
+
+    Args:
+        cfg (str | dict | list): A config name, the arguments of :class:`Teacher`, or a list of such.
+        student_preprocessor (nn.Module): The data preprocessor whose batches the teachers will see.
+
+    Returns:
+        list[Teacher]: At least one.
+
+    Raises:
+        ConfigError: A config of another type, an unknown key, or whatever :class:`Teacher` refuses.
+    """
+    several = isinstance(cfg, Sequence) and not isinstance(cfg, str)
+    if several and not cfg:
+        raise ConfigError('model.teacher: the list is empty; give at least one teacher.')
+    teachers = []
+    for index, entry in enumerate(cfg if several else [cfg]):
+        key = f'model.teacher[{index}]' if several else 'model.teacher'
+        options: Any = dict(config=entry) if isinstance(entry, str) else entry
+        if not isinstance(options, Mapping):
+            raise ConfigError(f'{key}: expected a config name or a dict, got {entry!r}.')
+        options = {name: value for name, value in options.items() if name != '_scope_'}
+        check_options(inspect.signature(Teacher), options, key, found=('student_preprocessor', 'key'))
+        teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))
+    return teachers
+
+
+def _build(model: Any, config: Optional[Config], student_preprocessor: nn.Module) -> nn.Module:
+    if not isinstance(model, Mapping) or 'type' not in model:
+        raise ValueError(f"expected a model config with a 'type', got {model!r}.")
+    model = dict(model)
+    if config is not None:
+        model.setdefault('_scope_', config.get('default_scope'))
+        if config.get('data_preprocessor') is not None:
+            model.setdefault('data_preprocessor', config.data_preprocessor)
+    model.setdefault('data_preprocessor', copy.deepcopy(student_preprocessor))
+    return root.MODELS.build(model)
+
+
+def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],
+                        key: str) -> Optional[str]:
+    if checkpoint == 'auto':
+        if config is None or osp.isfile(str(name)):
+            raise ConfigError(f'{key}: is missing; give a path, a URL, or None for an untrained teacher.')
+        checkpoint = 'zoo'
+    if checkpoint == 'zoo':
+        with config_key(key):
+            return zoo_weights(config.filename if config is not None else 'model')
+    if checkpoint is not None and not isinstance(checkpoint, str):
+        raise ConfigError(f'{key}: expected a path, a URL, \'zoo\' or None, got {checkpoint!r}.')
+    return checkpoint
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    """Takes the place of ``train()``: a teacher's Dropout, DropPath and BatchNorm never switch."""
+    return module

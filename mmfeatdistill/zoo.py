@@ -1,0 +1,96 @@
+"""Configs and weights of the MM libraries' model zoos, by name."""
+import importlib.util
+import os.path as osp
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
+
+from mmengine.config import Config
+from mmengine.fileio import load
+
+from mmfeatdistill.errors import did_you_mean
+from mmfeatdistill.packages import TASK_LIBRARIES, config_folder, stock_config
+
+
+class ZooEntry(NamedTuple):
+    """A trained model of a library's zoo."""
+
+    name: str
+    config: str
+    weights: Optional[str]
+
+
+def load_config(config: str) -> Config:
+    """Loads a model's config by whatever name people have for it.
+
+    Args:
+        config (str): A file; a stock config (``'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'``); or
+            the name of a zoo model (``'faster-rcnn_r50_fpn_1x_coco'``, optionally after ``'mmdet::'``).
+
+    Returns:
+        Config: With the file that it came from as ``filename``.
+
+    Raises:
+        FileNotFoundError: There is no such file, stock config or zoo model; names the nearest.
+        ImportError: The library is not installed.
+    """
+    if osp.isfile(config):
+        return Config.fromfile(config)
+    library, separator, name = config.rpartition('::')
+    if name.endswith('.py'):
+        if separator:
+            return Config.fromfile(stock_config(config))
+        raise FileNotFoundError(f'there is no config file {config!r} (looked in {osp.abspath(config)!r}).')
+    libraries = [library] if separator else _installed_libraries()
+    entries = {entry.name: entry for library in libraries for entry in zoo_entries(library)}
+    if name not in entries:
+        raise FileNotFoundError(f'{config!r} is neither a file, nor a stock config such as '
+                                "'mmdet::<folder>/<file>.py', nor a zoo model of "
+                                f'{", ".join(libraries)}{did_you_mean(name, entries)}')
+    return Config.fromfile(entries[name].config)
+
+
+def zoo_weights(filename: str) -> str:
+    """Where the zoo weights of a stock config are.
+
+    Args:
+        filename (str): Path of the config, as in ``Config.filename``.
+
+    Returns:
+        str: URL of the weights that the library's own metafile names; the first, if it names several.
+
+    Raises:
+        ValueError: It is no stock config, or its metafile names no weights.
+    """
+    for library in _installed_libraries():
+        if osp.abspath(filename).startswith(config_folder(library) + osp.sep):
+            entries = {e.config: e.weights for e in reversed(list(zoo_entries(library))) if e.weights}
+            weights = entries.get(osp.abspath(filename))
+            if weights is None:
+                raise ValueError(f"the zoo of {library} has no weights for {osp.basename(filename)!r}"
+                                 f'{did_you_mean(osp.basename(filename), map(osp.basename, entries))}')
+            return weights
+    raise ValueError(f"'zoo' means the weights that a stock config's metafile names, but {filename!r} is no "
+                     'config of an installed MM library; give a path or a URL.')
+
+
+def zoo_entries(library: str) -> Iterator[ZooEntry]:
+    """All trained models that a library's metafiles name.
+
+    Args:
+        library (str): Import name, such as ``'mmdet'``.
+
+    Yields:
+        ZooEntry: Name, absolute path of the config, URL of the weights.
+
+    Raises:
+        ImportError: The library is not installed.
+    """
+    root = osp.dirname(config_folder(library))
+    for metafile in load(osp.join(root, 'model-index.yml'))['Import']:
+        for model in load(osp.join(root, metafile)).get('Models') or []:
+            if 'Config' in model:
+                yield ZooEntry(model['Name'], osp.join(root, model['Config']), model.get('Weights'))
+
+
+def _installed_libraries() -> list[str]:
+    return [library for library in TASK_LIBRARIES if importlib.util.find_spec(library) is not None]
