@@ -158,6 +158,23 @@ class TapReader:
         self._expected_calls = {place: catch.calls for place, catch in caught.items()}
         return self._select(caught)
 
+    def survey(self, run: Callable[[], Any]) -> dict[str, tuple[list[Tensor], int]]:
+        """Runs the whole pass once and tells which of the tapped modules ran, and what they gave.
+
+        Args:
+            run: Runs the model. It may fail on the way.
+
+        Returns:
+            dict[str, tuple[list[Tensor], int]]: The tensors of the last call and the number of calls, by
+            tap, in the order in which the modules first ended.
+        """
+        with self._intercepting() as caught:
+            try:
+                run()
+            except Exception:  # noqa: BLE001 - what ran before it failed can be tapped
+                pass
+        return {place.path: (catch.tensors, catch.calls) for place, catch in caught.items() if catch.tensors}
+
     def read(self, run: Callable[[], Any]) -> tuple[Features, Any]:
         """Runs a whole pass and reads the taps on the way.
 

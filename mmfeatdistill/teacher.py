@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
-from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from mmfeatdistill.normalization import InputConversion, InputSpace
 from mmfeatdistill.probing import Entry, probe, run_entry
 from mmfeatdistill.registry import check_options
 from mmfeatdistill.taps import Features, TapReader
-from mmfeatdistill.zoo import load_config, zoo_weights
+from mmfeatdistill.zoo import build_model, load_config, zoo_weights
 
 
 class Teacher:
@@ -60,9 +59,8 @@ class Teacher:
             with config_key(f'{key}.config'):
                 loaded = load_config(config)
         with config_key(key):
-            if loaded is not None:
-                model = loaded.get('model')
-            self.model = _build(model, loaded, student_preprocessor)
+            cfg = Config(dict(model=model)) if loaded is None else loaded
+            self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
         checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
         self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint')
         self._freeze()
@@ -165,18 +163,6 @@ def build_teachers(cfg: Union[str, Mapping, Sequence], student_preprocessor: nn.
         check_options(inspect.signature(Teacher), options, key, found=('student_preprocessor', 'key'))
         teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))
     return teachers
-
-
-def _build(model: Any, config: Optional[Config], student_preprocessor: nn.Module) -> nn.Module:
-    if not isinstance(model, Mapping) or 'type' not in model:
-        raise ValueError(f"expected a model config with a 'type', got {model!r}.")
-    model = dict(model)
-    if config is not None:
-        model.setdefault('_scope_', config.get('default_scope'))
-        if config.get('data_preprocessor') is not None:
-            model.setdefault('data_preprocessor', config.data_preprocessor)
-    model.setdefault('data_preprocessor', copy.deepcopy(student_preprocessor))
-    return root.MODELS.build(model)
 
 
 def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],

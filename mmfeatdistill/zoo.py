@@ -1,11 +1,14 @@
-"""Configs and weights of the MM libraries' model zoos, by name."""
+"""Configs, models and weights of the MM libraries' zoos, by name."""
+import copy
 import importlib.util
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Optional
 
+from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.fileio import load
+from torch import nn
 
 from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.packages import TASK_LIBRARIES, config_folder, stock_config
@@ -38,7 +41,10 @@ def load_config(config: str) -> Config:
     library, separator, name = config.rpartition('::')
     if name.endswith('.py'):
         if separator:
-            return Config.fromfile(stock_config(config))
+            cfg = Config.fromfile(stock_config(config))
+            # The libraries' model files are meant to be inherited and do not state it.
+            cfg.setdefault('default_scope', library)
+            return cfg
         raise FileNotFoundError(f'there is no config file {config!r} (looked in {osp.abspath(config)!r}).')
     libraries = [library] if separator else _installed_libraries()
     entries = {entry.name: entry for library in libraries for entry in zoo_entries(library)}
@@ -47,6 +53,30 @@ def load_config(config: str) -> Config:
                                 "'mmdet::<folder>/<file>.py', nor a zoo model of "
                                 f'{", ".join(libraries)}{did_you_mean(name, entries)}')
     return Config.fromfile(entries[name].config)
+
+
+def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> nn.Module:
+    """Builds the model of a config in that config's own default scope.
+
+    Args:
+        cfg (Config): With ``model``, and perhaps ``default_scope`` and ``data_preprocessor`` beside it.
+        data_preprocessor (nn.Module, optional): For a config that has none. Defaults to None.
+
+    Returns:
+        nn.Module: The model, with untrained weights.
+
+    Raises:
+        ValueError: The config has no model with a type.
+    """
+    model = cfg.get('model')
+    if not isinstance(model, Mapping) or 'type' not in model:
+        raise ValueError(f"expected a model config with a 'type', got {model!r}.")
+    model = copy.deepcopy(dict(model))
+    model.setdefault('_scope_', cfg.get('default_scope'))
+    preprocessor = cfg.get('data_preprocessor', data_preprocessor)
+    if preprocessor is not None:
+        model.setdefault('data_preprocessor', preprocessor)
+    return root.MODELS.build(model)
 
 
 def zoo_weights(filename: str) -> str:

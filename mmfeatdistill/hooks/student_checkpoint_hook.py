@@ -22,40 +22,40 @@ class StudentCheckpointHook(Hook):
     fresh connectors.
     """
 
-    # After EMAHook, which fills and swaps both state dicts.
-    priority = 'VERY_LOW'
+    # Before EMAHook, which reads both state dicts on loading.
+    priority = 'VERY_HIGH'
 
     def before_run(self, runner: Any) -> None:
-        """Registers the half that acts before EMAHook on loading.
+        """Registers the half that acts after EMAHook on saving.
 
         Args:
             runner (Runner): The runner; mmengine has one priority order for saving and loading.
         """
-        runner.register_hook(_RestoreHook(), priority='VERY_HIGH')
+        if not any(isinstance(hook, _MoveAsideHook) for hook in runner.hooks):
+            runner.register_hook(_MoveAsideHook(), priority='VERY_LOW')
 
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Moves added entries beside the student's.
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Puts the added entries back before anything reads the state dicts.
 
         Args:
             runner (Runner): The runner.
-            checkpoint (dict): Will be saved.
+            checkpoint (dict): Was loaded.
         """
+        saved = checkpoint.pop(ADDED, None) if runner._resume else None
+        for name, prefix in _LAYOUT.items():
+            if name in checkpoint:
+                checkpoint[name].update(saved[name] if saved else _current(runner.model, prefix))
+
+
+class _MoveAsideHook(Hook):
+    """The saving half of :class:`StudentCheckpointHook`."""
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Moves added entries beside the student's."""
         added = {name: _take(checkpoint[name], prefix) for name, prefix in _LAYOUT.items()
                  if name in checkpoint}
         if any(added.values()):
             checkpoint[ADDED] = added
-
-
-class _RestoreHook(Hook):
-    """The loading half of :class:`StudentCheckpointHook`."""
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Puts the added entries back before anything reads the state dicts."""
-        saved = checkpoint.pop(ADDED, None) if runner._resume else None
-        for name, prefix in _LAYOUT.items():
-            if name not in checkpoint:
-                continue
-            checkpoint[name].update(saved[name] if saved else _current(runner.model, prefix))
 
 
 def _take(state_dict: dict, prefix: str) -> dict:

@@ -1,0 +1,43 @@
+# make demo | make demo TASK=classification SEED=2 | make test | make test-fast | make install
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TASK ?= all
+SEED ?= 1
+.DEFAULT_GOAL := help
+
+.PHONY: help install demo test test-fast lint
+
+help:
+	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distil, compare"
+	@echo "make test                                                                   all checks and tests"
+	@echo "make test-fast                                                              without the slow tests"
+
+install: $(VENV)/.installed
+
+# In this order: mmcv builds from source against the torch that is there.
+$(VENV)/.installed: setup.py
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 10), 'Python 3.10 or newer is needed: make PYTHON=python3.10'"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip "setuptools<82" wheel ninja psutil
+	$(BIN)/python -m pip install torch==2.11.0 torchvision==0.26.0
+	@echo "Next, mmcv is built from source: about 9 minutes on 2 cores."
+	$(BIN)/python -m pip install --no-build-isolation onedl-mmcv==2.3.6
+	$(BIN)/python -m pip install --no-build-isolation -e ".[maintained,demo,dev]"
+	# The libraries pull in both builds of OpenCV over each other; the headless one needs no system libraries.
+	$(BIN)/python -m pip uninstall --yes opencv-python opencv-python-headless
+	$(BIN)/python -m pip install --no-deps opencv-python-headless==4.12.0.88
+	touch $@
+
+demo: install
+	$(BIN)/python -W ignore tools/demo.py --task $(TASK) --seed $(SEED)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest tests
+
+test-fast: lint
+	$(BIN)/python -m pytest tests -m "not slow"

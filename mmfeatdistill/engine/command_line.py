@@ -1,0 +1,94 @@
+"""What the training and testing commands of all tasks have in common."""
+import argparse
+import os
+import os.path as osp
+
+from mmengine.config import Config, DictAction
+from mmengine.device import is_cuda_available
+
+from mmfeatdistill.zoo import load_config
+
+DISTILLER_TYPES = ('mmfeatdistill.FeatureDistiller', 'FeatureDistiller')
+
+
+def run_arguments(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that MM users know from every ``train.py`` and ``test.py``.
+
+    Args:
+        description (str): Of the command.
+
+    Returns:
+        argparse.ArgumentParser: To be extended by the command.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help="a config file, or a stock config such as 'mmdet::...'")
+    parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override settings of the config, such as train_cfg.max_epochs=3')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes of a distributed job were started')
+    # torch.distributed.launch passes this; torchrun sets the environment variable instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """Loads the config of a command and applies the common options.
+
+    Args:
+        args (argparse.Namespace): As :func:`run_arguments` parses it.
+
+    Returns:
+        Config: With ``launcher`` and ``work_dir`` set.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    name = osp.splitext(osp.basename(args.config))[0]
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
+    return cfg
+
+
+def configure_training(args: argparse.Namespace) -> Config:
+    """Applies the options of training on top of :func:`configure`.
+
+    Args:
+        args (argparse.Namespace): Also with ``amp``, ``auto_scale_lr`` and ``resume``.
+
+    Returns:
+        Config: Ready for a runner.
+
+    Raises:
+        ValueError: An option that does not apply to this config or machine.
+    """
+    cfg = configure(args)
+    if args.amp:
+        if not is_cuda_available():
+            raise ValueError("--amp: mmengine's AmpOptimWrapper needs a GPU, and none is visible here.")
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size to scale from.')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    return cfg
+
+
+def student_config(cfg: Config) -> Config:
+    """The config of the student alone, from a distillation config; any other config as it is.
+
+    Args:
+        cfg (Config): A config with a ``model``.
+
+    Returns:
+        Config: The same, with the student as its model; nothing of the distiller or teacher is built.
+    """
+    if cfg.model.get('type') in DISTILLER_TYPES:
+        cfg = cfg.copy()
+        cfg.model = cfg.model.student
+    return cfg

@@ -1,0 +1,46 @@
+"""Lists every place of a model that can be tapped, with the shape and stride of what it gives."""
+import argparse
+import logging
+
+import torch
+from mmengine.logging import MMLogger
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from mmfeatdistill.engine import student_config
+from mmfeatdistill.probing import probe_all
+from mmfeatdistill.teacher import build_model
+from mmfeatdistill.zoo import load_config
+
+
+def main() -> None:
+    """Parses the command line, runs the model once and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help="a config file, 'mmdet::...', or the name of a zoo model; of a "
+                                       'distillation config the student is listed')
+    parser.add_argument('--size', type=int, default=256, help='side of the input image (default: 256)')
+    parser.add_argument('--under', default='', help="only places whose name starts so, such as 'neck'")
+    parser.add_argument('--depth', type=int, help="only names of at most so many parts ('neck' has one)")
+    args = parser.parse_args()
+    MMLogger.get_instance('list_taps', log_level=logging.ERROR)
+    model = build_model(student_config(load_config(args.config)))
+    table = Table('tap', 'module', 'output (for one image)', 'stride', 'calls')
+    for path, (tensors, calls) in probe_all(model, args.size).items():
+        if path.startswith(args.under) and (args.depth is None or path.count('.') < args.depth):
+            table.add_row(path, type(model.get_submodule(path)).__name__,
+                          '  '.join('x'.join(map(str, t.shape)) for t in tensors),
+                          '  '.join(_stride(t, args.size) for t in tensors), str(calls))
+    Console(width=None if Console().is_terminal else 200).print(table)
+
+
+def _stride(tensor: Tensor, size: int) -> str:
+    """How many input pixels a position of a map covers; '-' for what is no map."""
+    if tensor.dim() != 4 or 0 in tensor.shape or tensor.shape[-1] > size:
+        return '-'
+    return f'{size / tensor.shape[-1]:g}'
+
+
+if __name__ == '__main__':
+    with torch.no_grad():
+        main()

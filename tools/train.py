@@ -1,0 +1,22 @@
+"""Trains any MM model, distilled or not, of any task."""
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmfeatdistill.engine import configure_training, run_arguments
+
+
+def main() -> None:
+    """Parses the command line, builds the runner and trains."""
+    parser = run_arguments(__doc__)
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='resume from a checkpoint, or from the latest one in the work directory')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate to the actual batch size')
+    cfg = configure_training(parser.parse_args())
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
