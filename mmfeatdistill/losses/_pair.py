@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 
-def matching_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+def matching_pair(student: Tensor, teacher: Tensor, shape: str = '(...)') -> tuple[Tensor, Tensor]:
     """Checks a student-teacher pair and brings it to one precision of at least float32.
 
     Half and bfloat16 tensors become float32, as sums over a feature map overflow in half precision;
@@ -12,20 +12,54 @@ def matching_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         student (Tensor): Any floating-point tensor.
         teacher (Tensor): A tensor of the same shape.
+        shape (str): The dimensions that the loss needs, as its docstring writes them: ``'(N, K)'``
+            for exactly two, ``'(N, C, ...)'`` for at least two. Defaults to ``'(...)'``: any.
 
     Returns:
         tuple[Tensor, Tensor]: The two, with the same dtype; the teacher without gradient.
 
     Raises:
         TypeError: One of them is no floating-point tensor.
-        ValueError: Their shapes differ.
+        ValueError: Their shapes differ, or are not of the form ``shape``.
     """
-    for name, value in (('student', student), ('teacher', teacher)):
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            given = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f'{name}: expected a floating-point tensor, got {given}.')
+    check_pair(student, teacher, shape)
+    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    return student.to(dtype), teacher.detach().to(dtype)
+
+
+def check_pair(student: Tensor, teacher: Tensor, shape: str = '(...)') -> None:
+    """The checks of :func:`matching_pair` alone."""
+    require_floating(student=student, teacher=teacher)
     if student.shape != teacher.shape:
         raise ValueError('student and teacher must have the same shape, got '
                          f'{tuple(student.shape)} and {tuple(teacher.shape)}.')
-    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    return student.to(dtype), teacher.detach().to(dtype)
+    if not has_form(student, shape):
+        raise ValueError(f'student and teacher must have the shape {shape}, got '
+                         f'{tuple(student.shape)} and {tuple(teacher.shape)}.')
+
+
+def require_floating(**tensors: Tensor) -> None:
+    """Raises TypeError where an argument is no floating-point tensor."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f'{name}: expected a floating-point tensor, got {given}.')
+
+
+def has_form(tensor: Tensor, shape: str) -> bool:
+    """Whether a tensor has as many dimensions as ``'(N, K)'`` or ``'(N, C, ...)'`` names."""
+    names = shape.strip('()').split(', ')
+    if names[-1] == '...':
+        return tensor.dim() >= len(names) - 1
+    return tensor.dim() == len(names)
+
+
+def unit_length(tensor: Tensor, dim: int) -> Tensor:
+    """Divides by the norm along ``dim``; zero vectors stay zero, with a bounded gradient."""
+    norm = torch.linalg.vector_norm(tensor, dim=dim, keepdim=True)
+    return tensor / norm.masked_fill(norm == 0, 1)
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A context in which matrix products keep their precision when a model trains mixed."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -22,13 +22,13 @@ def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
 
     Raises:
         TypeError: An argument is no floating-point tensor.
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or have no batch dimension.
 
     Examples:
         >>> squared_error(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
         tensor(48.)
     """
-    student, teacher = matching_pair(student, teacher)
+    student, teacher = matching_pair(student, teacher, '(N, ...)')
     return F.mse_loss(student, teacher, reduction='sum') / max(student.shape[0], 1)
 
 
