@@ -1,0 +1,61 @@
+"""Distance of spatial attention maps (AT)."""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmfeatdistill.losses._pair import matching_pair, unit_length
+from mmfeatdistill.registry import MODELS
+
+
+def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""Mean squared difference of attention maps of unit length.
+
+    .. math:: L = \frac{1}{N I} \sum_{n} \left\lVert \frac{a^s_n}{\lVert a^s_n \rVert_2}
+        - \frac{a^t_n}{\lVert a^t_n \rVert_2} \right\rVert_2^2, \qquad a_{ni} = \sum_c x_{nci}^2
+
+    over the I positions. Attention transfer (arXiv 1612.03928, eq. 2), activation based. The paper
+    writes the norm of the difference; the authors' code takes the mean of its squares, as here.
+
+    Args:
+        student (Tensor): Feature, shape (N, C, H, ...).
+        teacher (Tensor): Feature of the same shape; receives no gradient.
+
+    Returns:
+        Tensor: Scalar, float32 or wider. Zero for an empty batch.
+
+    Raises:
+        TypeError: An argument is no floating-point tensor.
+        ValueError: The shapes differ, or have no spatial dimension.
+
+    Examples:
+        >>> student, teacher = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[0.0, 3.0]]])
+        >>> attention_transfer(student, teacher)
+        tensor(1.)
+    """
+    student, teacher = matching_pair(student, teacher, '(N, C, H, ...)')
+    distance = F.mse_loss(_attention(student), _attention(teacher), reduction='sum')
+    return distance / max(student.numel() // max(student.shape[1], 1), 1)
+
+
+def _attention(feature: Tensor) -> Tensor:
+    """Energy of each position, as one vector of unit length per sample; (N, positions)."""
+    energy = torch.linalg.vector_norm(feature, dim=1).square()
+    return unit_length(energy.flatten(1), dim=1)
+
+
+@MODELS.register_module()
+class AttentionTransfer(nn.Module):
+    """:func:`attention_transfer` times ``loss_weight``.
+
+    Args:
+        loss_weight (float): Factor of the loss. Defaults to 1; in this normalisation
+            the paper's weight is 1000 per stage, halved in its eq. 2.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The weighted loss of one pair of features (see :func:`attention_transfer`)."""
+        return self.loss_weight * attention_transfer(student, teacher)
