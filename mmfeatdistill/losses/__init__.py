@@ -1,13 +1,18 @@
 """Loss functions, and the registered modules over them; every one is ``loss(student, teacher)``."""
 from mmfeatdistill.losses.activation_boundary import ActivationBoundary, activation_boundary
+from mmfeatdistill.losses.appearance import appearance
 from mmfeatdistill.losses.attention_transfer import AttentionTransfer, attention_transfer
 from mmfeatdistill.losses.channel_wise_divergence import (
     ChannelWiseDivergence,
     channel_wise_divergence,
 )
+from mmfeatdistill.losses.decoupled import decoupled
 from mmfeatdistill.losses.dist import DIST, dist
 from mmfeatdistill.losses.factor_transfer import FactorTransfer, factor_transfer
 from mmfeatdistill.losses.kl_divergence import KLDivergence, kl_divergence
+from mmfeatdistill.losses.lsh import lsh, lsh_bias
+from mmfeatdistill.losses.masked_generative import masked_generative
+from mmfeatdistill.losses.overhaul import overhaul_margin, partial_l2
 from mmfeatdistill.losses.pearson import Pearson, pearson
 from mmfeatdistill.losses.relational_angle import RelationalAngle, relational_angle
 from mmfeatdistill.losses.relational_distance import RelationalDistance, relational_distance
@@ -16,6 +21,7 @@ from mmfeatdistill.losses.squared_error import SquaredError, squared_error
 __all__ = [
     'ActivationBoundary', 'AttentionTransfer', 'ChannelWiseDivergence', 'DIST', 'FactorTransfer',
     'KLDivergence', 'Pearson', 'RelationalAngle', 'RelationalDistance', 'SquaredError',
-    'activation_boundary', 'attention_transfer', 'channel_wise_divergence', 'dist',
-    'factor_transfer', 'kl_divergence', 'pearson', 'relational_angle', 'relational_distance',
-    'squared_error']
+    'activation_boundary', 'appearance', 'attention_transfer', 'channel_wise_divergence',
+    'decoupled', 'dist', 'factor_transfer', 'kl_divergence', 'lsh', 'lsh_bias',
+    'masked_generative', 'overhaul_margin', 'partial_l2', 'pearson', 'relational_angle',
+    'relational_distance', 'squared_error']
