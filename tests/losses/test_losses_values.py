@@ -1,0 +1,245 @@
+"""What single losses promise beyond the properties that all share."""
+import pytest
+import torch
+
+from mmfeatdistill.losses import (
+    activation_boundary,
+    appearance,
+    attention_transfer,
+    channel_wise_divergence,
+    decoupled,
+    dist,
+    factor_transfer,
+    kl_divergence,
+    lsh,
+    lsh_bias,
+    masked_generative,
+    overhaul_margin,
+    partial_l2,
+    pearson,
+    relational_angle,
+    relational_distance,
+    squared_error,
+)
+
+
+def randn(*shape, seed=0, **options):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def gradient(loss, student):
+    student = student.clone().requires_grad_()
+    loss(student).backward()
+    return student.grad
+
+
+@pytest.mark.parametrize('loss', [dist, lambda s, t: kl_divergence(s, t, tau=2.0)])
+def test_positions_of_a_dense_prediction_are_samples(loss):
+    student, teacher = randn(2, 5, 3, 4), randn(2, 5, 3, 4, seed=1)
+    flat = (logits.permute(0, 2, 3, 1).reshape(-1, 5) for logits in (student, teacher))
+    torch.testing.assert_close(loss(student, teacher), loss(*flat))
+
+
+@pytest.mark.parametrize('loss', [
+    kl_divergence, channel_wise_divergence, dist,
+    lambda s, t, tau: decoupled(s[:, :, 0], t[:, :, 0], labels=torch.tensor([0, 4]), alpha=1, beta=2, tau=tau)])
+def test_temperature_keeps_the_size_of_the_gradient(loss):
+    student, teacher = randn(2, 5, 3), randn(2, 5, 3, seed=1)
+    torch.testing.assert_close(loss(4 * student, 4 * teacher, tau=4), 16 * loss(student, teacher, tau=1))
+
+
+@pytest.mark.parametrize('loss', [
+    lambda s, t, first, second: dist(s, t, beta=first, gamma=second),
+    lambda s, t, first, second: decoupled(s, t, labels=torch.arange(4), alpha=first, beta=second, tau=1)])
+def test_two_terms_are_weighted_apart(loss):
+    student, teacher = randn(4, 5), randn(4, 5, seed=1)
+    first, second = loss(student, teacher, 1, 0), loss(student, teacher, 0, 1)
+    assert (first - second).abs() > 1e-2
+    torch.testing.assert_close(loss(student, teacher, 2, 3), 2 * first + 3 * second)
+
+
+def test_decoupled_weights_that_give_plain_divergence():
+    student, teacher = 3 * randn(1, 6, dtype=torch.float64), 3 * randn(1, 6, seed=1, dtype=torch.float64)
+    for label in range(6):
+        rest = 1 - teacher.softmax(1)[0, label].item()
+        split = decoupled(student, teacher, labels=torch.tensor([label]), alpha=1, beta=rest, tau=1)
+        torch.testing.assert_close(split, kl_divergence(student, teacher, tau=1))
+
+
+def test_confident_logits_stay_finite():
+    student, teacher, labels = 1e3 * randn(4, 6), 1e3 * randn(4, 6, seed=1), torch.arange(4)
+    for loss in (lambda s: kl_divergence(s, teacher, tau=1), lambda s: dist(s, teacher),
+                 lambda s: decoupled(s, teacher, labels=labels, alpha=1, beta=8, tau=1)):
+        assert loss(student).isfinite()
+        assert gradient(loss, student).isfinite().all()
+
+
+@pytest.mark.parametrize('loss', [factor_transfer, attention_transfer, pearson, relational_angle,
+                                  relational_distance])
+def test_dead_student_has_a_finite_loss(loss):
+    """All features zero: lengths, deviations and distances that are divided by vanish."""
+    student, teacher = torch.zeros(3, 4, 5), randn(3, 4, 5)
+    assert loss(student, teacher).isfinite()
+    assert gradient(lambda s: loss(s, teacher), student).isfinite().all()
+
+
+@pytest.mark.parametrize('loss', [relational_angle, relational_distance, factor_transfer])
+def test_vanishing_vectors_do_not_blow_up_the_gradient(loss):
+    """Two equal samples have no direction; a feature of length 0 has none either."""
+    student, teacher = randn(4, 6), randn(4, 6, seed=1)
+    student[1] = student[0]
+    student[2] = 0
+    assert gradient(lambda s: loss(s, teacher), student).abs().max() < 10
+
+
+@pytest.mark.parametrize('loss', [pearson, relational_angle, relational_distance])
+def test_scale_and_shift_of_the_student_do_not_matter(loss):
+    student, teacher = randn(5, 4, dtype=torch.float64), randn(5, 4, seed=1, dtype=torch.float64)
+    torch.testing.assert_close(loss(3 * student + 2, teacher), loss(student, teacher), rtol=1e-5, atol=0)
+
+
+def test_activation_boundary_asks_for_the_side_and_the_margin():
+    student = torch.tensor([[0.5, 2.0, -2.0, 0.5, -2.0]])
+    teacher = torch.tensor([[0.1, 9.0, -9.0, -0.1, 0.0]])
+    assert activation_boundary(student, teacher, margin=1.0) == 0.5**2 + 0 + 0 + 1.5**2 + 0
+
+
+def test_appearance_is_blind_to_inactive_values_once_pooled():
+    student, teacher = torch.tensor([[[-1.0, 3.0]]]), torch.tensor([[[-3.0, 3.0]]])
+    first = torch.ones(1, 2, 2), torch.zeros(1, 2, 2)
+    assert appearance([student], [teacher]) == appearance([student], [teacher], pool_last=False) == 2
+    assert appearance([first[0], student], [first[1], teacher]) == 1 + 2
+
+
+def test_overhaul_margin_is_the_mean_of_the_negative_part():
+    weight, bias = torch.tensor([1.0, -0.5, 2.0]), torch.tensor([0.3, 0.4, -1.0])
+    samples = bias + weight * randn(200000, 3)
+    expected = samples.clamp(max=0).sum(0) / (samples < 0).sum(0)
+    torch.testing.assert_close(overhaul_margin(weight, bias), expected, rtol=1e-2, atol=0)
+
+
+def test_overhaul_margin_at_its_limits():
+    weight, bias = torch.tensor([1.0, -1.0, 0.0, 0.0]), torch.tensor([4.0, 4.0, 2.0, -2.0])
+    assert torch.equal(overhaul_margin(weight, bias), torch.tensor([-3.0, -3.0, 0.0, -2.0]))
+    assert not overhaul_margin(weight.requires_grad_(), bias.requires_grad_()).requires_grad
+
+
+def test_partial_l2_counts_where_it_matters():
+    student, teacher = 2 * randn(2, 3, 50), 2 * randn(2, 3, 50, seed=1)
+    margin = torch.tensor([-0.1, -0.5, -1.0])
+    target = teacher.clamp(min=margin[:, None].expand(2, 3, 50))
+    counts = (student > target) | (target > 0)
+    assert 0.2 < counts.float().mean() < 0.9
+    expected = ((student - target).square() * counts).sum()
+    torch.testing.assert_close(partial_l2(student, teacher, margin=margin), expected)
+    free = gradient(lambda s: partial_l2(s, teacher, margin=margin), student)[~counts]
+    assert not free.any()
+
+
+class TestLsh:
+    student, teacher = randn(6, 5), randn(6, 5, seed=1)
+    hashes = dict(weight=randn(9, 5, seed=2), bias=randn(9, seed=3))
+
+    @pytest.mark.parametrize('options', [{}, dict(kind='l1', with_l2=True)])
+    def test_mask_selects_samples(self, options):
+        mask = torch.tensor([True, False, True, True, False, False])
+        selected = lsh(self.student[mask], self.teacher[mask], **self.hashes, **options)
+
+        def masked(student):
+            return lsh(student, self.teacher, **self.hashes, sample_mask=mask, **options)
+        torch.testing.assert_close(masked(self.student), selected)
+        assert torch.equal(gradient(masked, self.student).any(1), mask)
+
+    def test_nothing_selected(self):
+        def masked(student):
+            return lsh(student, self.teacher, **self.hashes, sample_mask=torch.zeros(6, dtype=bool))
+        assert masked(self.student) == 0
+        assert torch.equal(gradient(masked, self.student), torch.zeros(6, 5))
+
+    def test_frozen_hash(self):
+        hashes = {name: value.clone().requires_grad_() for name, value in self.hashes.items()}
+        assert not lsh(self.student, self.teacher, **hashes).requires_grad
+
+    @pytest.mark.parametrize('samples', [6, 7])
+    def test_median_leaves_half_of_the_samples_above(self, samples):
+        projections = randn(samples, 9)
+        above = (projections + lsh_bias(projections) > 0).sum(0)
+        assert (above == samples // 2).all()
+
+    def test_other_biases(self):
+        projections = randn(7, 9)
+        assert (projections + lsh_bias(projections, kind='mean')).mean(0).abs().max() < 1e-6
+        assert not lsh_bias(projections, kind='zero').any()
+
+
+STUDENT, TEACHER, LOGITS, LABELS = randn(2, 3, 4, 4), randn(2, 3, 4, 4), randn(2, 5), torch.tensor([0, 4])
+HASHES = dict(weight=randn(7, 5), bias=randn(7))
+
+
+@pytest.mark.parametrize('error, message, call', [
+    (ValueError, 'tau .* 0', lambda: kl_divergence(STUDENT, TEACHER, tau=0.0)),
+    (ValueError, 'tau .* -1', lambda: channel_wise_divergence(STUDENT, TEACHER, tau=-1)),
+    (ValueError, 'tau .* 0', lambda: dist(LOGITS, LOGITS, tau=0)),
+    (ValueError, 'tau .* 0', lambda: decoupled(LOGITS, LOGITS, labels=LABELS, alpha=1, beta=1, tau=0)),
+    (TypeError, 'labels.*int32', lambda: decoupled(
+        LOGITS, LOGITS, labels=LABELS.int(), alpha=1, beta=1, tau=1)),
+    (ValueError, r'labels.*\(2, 5\).*\(1,\)', lambda: decoupled(
+        LOGITS, LOGITS, labels=LABELS[:1], alpha=1, beta=1, tau=1)),
+    (ValueError, r'two classes.*\(2, 1\)', lambda: decoupled(
+        LOGITS[:, :1], LOGITS[:, :1], labels=LABELS, alpha=1, beta=1, tau=1)),
+    (ValueError, 'margin.*-1', lambda: activation_boundary(STUDENT, TEACHER, margin=-1)),
+    (ValueError, r'\(2, 3, 4, 4\).*\(4,\)', lambda: partial_l2(STUDENT, TEACHER, margin=torch.zeros(4))),
+    (TypeError, 'margin: .*float', lambda: partial_l2(STUDENT, TEACHER, margin=-1.0)),
+    (ValueError, r'\(3,\) and \(2,\)', lambda: overhaul_margin(torch.ones(3), torch.ones(2))),
+    (ValueError, r'\(C\)', lambda: overhaul_margin(torch.ones(2, 2), torch.ones(2, 2))),
+    (TypeError, 'bn_bias: .*int64', lambda: overhaul_margin(torch.ones(2), LABELS)),
+    (ValueError, r'\(2, 48\).*\(7, 5\)', lambda: lsh(STUDENT, TEACHER, **HASHES)),
+    (ValueError, r'\(6,\)', lambda: lsh(LOGITS, LOGITS, weight=HASHES['weight'], bias=randn(6))),
+    (TypeError, 'weight: .*int64', lambda: lsh(LOGITS, LOGITS, weight=LABELS, bias=HASHES['bias'])),
+    (ValueError, "kind .* 'l3'", lambda: lsh(LOGITS, LOGITS, **HASHES, kind='l3')),
+    (TypeError, 'sample_mask.*int64', lambda: lsh(LOGITS, LOGITS, **HASHES, sample_mask=LABELS)),
+    (ValueError, r'sample_mask.*\(2, 5\).*\(1,\)', lambda: lsh(
+        LOGITS, LOGITS, **HASHES, sample_mask=LABELS[:1] > 0)),
+    (ValueError, "kind .* 'mode'", lambda: lsh_bias(LOGITS, kind='mode')),
+    (ValueError, r'\(0, 5\)', lambda: lsh_bias(LOGITS[:0])),
+    (ValueError, r'\(2, 1, 4\).*\(2, 3, 4, 4\)', lambda: masked_generative(
+        STUDENT, TEACHER, generator=torch.nn.Identity(), noise=torch.rand(2, 1, 4), mask_ratio=0.5)),
+    (ValueError, r'\(3, 1, 4, 4\).*\(2, 3, 4, 4\)', lambda: masked_generative(
+        STUDENT, TEACHER, generator=torch.nn.Identity(), noise=torch.rand(3, 1, 4, 4), mask_ratio=0.5)),
+    (ValueError, 'mask_ratio.*65', lambda: masked_generative(
+        STUDENT, TEACHER, generator=torch.nn.Identity(), noise=torch.rand(2, 1, 4, 4), mask_ratio=65)),
+    (TypeError, 'lists.*Tensor', lambda: appearance(STUDENT, TEACHER)),
+    (ValueError, '1 and 2', lambda: appearance([STUDENT], [TEACHER, TEACHER])),
+    (ValueError, '0 and 0', lambda: appearance([], [])),
+])
+def test_wrong_options_are_named(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize('loss, kept', [
+    (squared_error, 0), (lambda s, t: activation_boundary(s, t, margin=1.0), 1),
+    (lambda s, t: partial_l2(s, t, margin=-torch.ones(3)), 1), (attention_transfer, 0),
+    (lambda s, t: appearance([s], [t]), 1), (factor_transfer, 2), (pearson, 2),
+    (lambda s, t: kl_divergence(s, t, tau=2.0), 2),
+    (lambda s, t: channel_wise_divergence(s, t, tau=2.0), 2)])
+def test_memory_kept_for_the_backward_pass(loss, kept):
+    """How many tensors of the feature's size a loss holds on to, beyond its two inputs."""
+    student, teacher = randn(2, 3, 8, 8).requires_grad_(), randn(2, 3, 8, 8, seed=1)
+    held = {}
+
+    def pack(tensor):
+        if tensor.numel() >= student.numel() and tensor.dtype != torch.bool:
+            held[tensor.data_ptr()] = tensor  # kept alive, so that no address comes twice
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss(student, teacher)
+    assert len(held.keys() - {student.data_ptr(), teacher.data_ptr()}) <= kept
+
+
+def test_generator_is_trained_in_the_precision_of_the_model():
+    generator = torch.nn.Conv2d(3, 3, 3, padding=1).bfloat16()
+    student = STUDENT.bfloat16()
+    loss = masked_generative(student, TEACHER, generator=generator, noise=torch.rand(2, 1, 4, 4), mask_ratio=0.5)
+    loss.backward()
+    assert loss.dtype == torch.float32 and generator.weight.grad.any()
