@@ -9,4 +9,4 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels),
         bbox_head=dict(in_channels=channels)))
-train_cfg = dict(max_epochs=10)
+train_cfg = dict(max_epochs=7)

@@ -22,15 +22,15 @@ model = dict(
         anchor_generator=dict(scales=[5], ratios=[1.0, 2.0], strides=[4, 8, 16, 32])),
     roi_head=dict(
         bbox_roi_extractor=dict(
-            out_channels=channels, roi_layer=dict(sampling_ratio=2)),
+            out_channels=channels, roi_layer=dict(sampling_ratio=1)),
         bbox_head=dict(in_channels=channels, fc_out_channels=128, num_classes=10),
         mask_roi_extractor=dict(
-            out_channels=channels, roi_layer=dict(sampling_ratio=2)),
+            out_channels=channels, roi_layer=dict(sampling_ratio=1)),
         mask_head=dict(
             num_convs=2, in_channels=channels, conv_out_channels=channels, num_classes=10)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
-        rpn_proposal=dict(nms_pre=200, max_per_img=64),
-        rcnn=dict(sampler=dict(num=64))),
+        rpn_proposal=dict(nms_pre=100, max_per_img=40),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(
-        rpn=dict(nms_pre=100, max_per_img=50), rcnn=dict(max_per_img=30)))
+        rpn=dict(nms_pre=60, max_per_img=30), rcnn=dict(max_per_img=30)))
