@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Optional, Union
 
+import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import did_you_mean
@@ -101,7 +102,8 @@ class TapReader:
 
     A tap never lies: where something overwrites a tapped tensor in place later in the pass, as an
     in-place ReLU or a residual ``+=`` does, :meth:`probe` finds it and later passes go on with a copy.
-    An overwrite that the probe could not see is an error in :meth:`read`.
+    An overwrite that the probe could not see is an error in :meth:`read`, and so is a tap inside a part
+    that runs without gradient although gradients are on around it (reentrant gradient checkpointing).
 
     Args:
         model (nn.Module): The model.
@@ -186,7 +188,8 @@ class TapReader:
 
         Raises:
             TapsNotReached: A tapped module did not run.
-            RuntimeError: A tapped tensor was overwritten in place after it was read.
+            RuntimeError: A tapped tensor was overwritten in place after it was read, or has no gradient
+                because of gradient checkpointing.
         """
         with self._intercepting() as caught:
             output = run()
@@ -254,6 +257,11 @@ class TapReader:
             raise RuntimeError(f'{self.owner}: the tapped tensor of {stale[0]!r} was overwritten in place '
                                'later in the pass, so its values are lost. Tap the output of the module '
                                'that overwrites it instead.')
+        cut_off = [place.path for place, catch in caught.items() if torch.is_grad_enabled() and not catch.grad_enabled]
+        if cut_off:
+            raise RuntimeError(f'{self.owner}: {cut_off[0]!r} runs without gradient, as inside a block of a backbone '
+                               'with_cp=True, so no loss on it could reach the weights. Tap the output of the whole '
+                               'block instead.')
         return self._select(caught)
 
     def _check_all_ran(self, caught: Mapping, cause: Optional[Exception]) -> None:
@@ -273,6 +281,7 @@ class _Catch:
     def __init__(self, tensors: list[Tensor], calls: int) -> None:
         self.tensors = tensors
         self.calls = calls
+        self.grad_enabled = torch.is_grad_enabled()
         self._versions = [tensor._version for tensor in tensors]
 
     def is_stale(self) -> bool:
