@@ -34,10 +34,11 @@ class InputSpace(NamedTuple):
         """
         mean, std = getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None)
         reverses = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False))
+        padding = getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0))  # mmseg's, the others'
         return cls(mean=torch.zeros(1) if mean is None else mean.detach().flatten().double().cpu(),
                    std=torch.ones(1) if std is None else std.detach().flatten().double().cpu(),
                    reverses_channels=bool(reverses),
-                   pad_value=float(getattr(preprocessor, 'pad_value', 0)))
+                   pad_value=float(padding))
 
 
 class InputConversion(nn.Module):
@@ -68,7 +69,8 @@ class InputConversion(nn.Module):
         self.pad_value = teacher.pad_value
         mean, std = (value.flip(0) if self.reverse else value for value in (student.mean, student.std))
         scale, shift = std / teacher.std, (mean - teacher.mean) / teacher.std
-        self.is_identity = not self.reverse and bool((scale == 1).all() and (shift == 0).all())
+        self.is_identity = (not self.reverse and bool((scale == 1).all() and (shift == 0).all())
+                            and student.pad_value == teacher.pad_value)
         self.register_buffer('scale', scale.float().view(-1, 1, 1), persistent=False)
         self.register_buffer('shift', shift.float().view(-1, 1, 1), persistent=False)
 
