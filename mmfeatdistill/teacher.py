@@ -173,7 +173,7 @@ def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: 
         checkpoint = 'zoo'
     if checkpoint == 'zoo':
         with config_key(key):
-            return zoo_weights(config.filename if config is not None else 'model')
+            return zoo_weights(config.filename if config is not None else 'model', name or '')
     if checkpoint is not None and not isinstance(checkpoint, str):
         raise ConfigError(f'{key}: expected a path, a URL, \'zoo\' or None, got {checkpoint!r}.')
     return checkpoint

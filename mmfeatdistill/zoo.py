@@ -3,7 +3,7 @@ import copy
 import importlib.util
 import os.path as osp
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from mmengine import registry as root
 from mmengine.config import Config
@@ -19,7 +19,7 @@ class ZooEntry(NamedTuple):
 
     name: str
     config: str
-    weights: Optional[str]
+    weights: Union[str, list[str], None]
 
 
 def load_config(config: str) -> Config:
@@ -79,28 +79,48 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
     return root.MODELS.build(model)
 
 
-def zoo_weights(filename: str) -> str:
+def zoo_weights(filename: str, name: str = '') -> str:
     """Where the zoo weights of a stock config are.
+
+    Several zoo models may share a config and differ in their weights (pre-training, converted weights).
+    A config file then stands for the model of its own name.
 
     Args:
         filename (str): Path of the config, as in ``Config.filename``.
+        name (str): By what name it was asked for: a zoo model's own name decides between models that
+            share a config. Defaults to ``''``.
 
     Returns:
-        str: URL of the weights that the library's own metafile names; the first, if it names several.
+        str: URL of the weights that the library's own metafile names.
 
     Raises:
-        ValueError: It is no stock config, or its metafile names no weights.
+        ValueError: It is no stock config, or its metafile names no weights, or several.
     """
     for library in _installed_libraries():
         if osp.abspath(filename).startswith(config_folder(library) + osp.sep):
-            entries = {e.config: e.weights for e in reversed(list(zoo_entries(library))) if e.weights}
-            weights = entries.get(osp.abspath(filename))
-            if weights is None:
-                raise ValueError(f"the zoo of {library} has no weights for {osp.basename(filename)!r}"
-                                 f'{did_you_mean(osp.basename(filename), map(osp.basename, entries))}')
-            return weights
+            return _weights_in(library, osp.abspath(filename), name.rpartition('::')[2])
     raise ValueError(f"'zoo' means the weights that a stock config's metafile names, but {filename!r} is no "
                      'config of an installed MM library; give a path or a URL.')
+
+
+def _weights_in(library: str, filename: str, name: str) -> str:
+    file = osp.basename(filename)
+    entries = list(zoo_entries(library))
+    fitting = [entry for entry in entries if entry.config == filename]
+    for wanted in (name, osp.splitext(file)[0]):
+        if any(entry.name == wanted for entry in fitting):
+            fitting = [entry for entry in fitting if entry.name == wanted]
+            break
+    # Trackers name several files, one for each of their parts.
+    found = {entry.weights: entry.name for entry in fitting if isinstance(entry.weights, str)}
+    if not found:
+        with_weights = {osp.basename(entry.config) for entry in entries if entry.weights}
+        raise ValueError(f'the zoo of {library} has no weights for {file!r}{did_you_mean(file, with_weights)}')
+    if len(found) > 1:
+        listed = ', '.join(f'{model!r} ({url})' for url, model in found.items())
+        raise ValueError(f'the zoo of {library} has several weights for {file!r}: {listed}. Give the name of one '
+                         "model as 'config', or its URL as 'checkpoint'.")
+    return next(iter(found))
 
 
 def zoo_entries(library: str) -> Iterator[ZooEntry]:
