@@ -1,4 +1,4 @@
-# make demo | make demo TASK=classification SEED=2 | make test | make test-fast | make install
+# make demo | make demo TASK=classification SEED=2 | make test | make test-slow | make install
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,12 +6,12 @@ TASK ?= all
 SEED ?= 1
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test test-fast lint
+.PHONY: help install demo test test-slow lint
 
 help:
 	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distil, compare"
-	@echo "make test                                                                   all checks and tests"
-	@echo "make test-fast                                                              without the slow tests"
+	@echo "make test                                                                   checks and tests, about 5 minutes"
+	@echo "make test-slow                                                              the tests that start many processes"
 
 install: $(VENV)/.installed
 
@@ -37,7 +37,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest tests
-
-test-fast: lint
 	$(BIN)/python -m pytest tests -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest tests -m slow

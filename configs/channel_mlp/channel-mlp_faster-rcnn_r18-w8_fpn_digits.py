@@ -4,7 +4,7 @@ model = dict(
     type='mmfeatdistill.FeatureDistiller',
     student={{_base_.model}},
     teacher=dict(config='{{fileDirname}}/../digits/faster-rcnn_r18-w32_fpn_digits.py',
-                 checkpoint='work_dirs/faster-rcnn_r18-w32_fpn_digits/best.pth'),
+                 checkpoint='work_dirs/faster-rcnn_r18-w32_fpn_digits/epoch_7.pth'),
     objectives=dict(
         fpn=dict(type='FeatureMatch', taps=['neck'], connector=dict(type='ChannelMLP'),
                  loss=dict(type='SquaredError', loss_weight=1e-4))))

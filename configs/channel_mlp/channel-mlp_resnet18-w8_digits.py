@@ -4,7 +4,7 @@ model = dict(
     type='mmfeatdistill.FeatureDistiller',
     student={{_base_.model}},
     teacher=dict(config='{{fileDirname}}/../digits/resnet18-w32_digits.py',
-                 checkpoint='work_dirs/resnet18-w32_digits/best.pth'),
+                 checkpoint='work_dirs/resnet18-w32_digits/epoch_9.pth'),
     objectives=dict(
         backbone=dict(type='FeatureMatch', taps=['backbone'], connector=dict(type='ChannelMLP'),
                       loss=dict(type='SquaredError', loss_weight=1e-2))))

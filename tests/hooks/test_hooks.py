@@ -1,0 +1,90 @@
+"""The schedule and the alignment metrics, inside real runners."""
+import json
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmfeatdistill.hooks import schedule_factor
+from mmfeatdistill.hooks.alignment_hook import cosine_similarity, linear_cka
+from tests.runs import DISTILLED, small, train
+
+
+class Record(Hook):
+    """Notes the weight of an objective, and how often the teacher has run, in every iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.weights, self.passes = [], []
+
+    def before_train(self, runner):
+        self.calls = 0
+        runner.model.teachers[0].model.backbone.conv1.register_forward_hook(self._count)
+
+    def _count(self, *_):
+        self.calls += 1
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.weights.append(runner.model.objectives['backbone'].weight)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.passes.append(self.calls)
+
+
+def recorded(cfg, **options):
+    cfg.custom_hooks.append(dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='backbone', **options))
+    runner, record = Runner.from_cfg(cfg), Record()
+    runner.register_hook(record)
+    runner.train()
+    return record
+
+
+def test_schedule_factor_rises_falls_and_stops():
+    factors = [schedule_factor(k, warmup=2, decay_begin=4, stop=8, decay='cosine') for k in range(10)]
+    assert factors[:5] == [0.5, 1, 1, 1, 1]
+    assert factors[5:8] == pytest.approx([0.853553, 0.5, 0.146447], abs=1e-6)
+    assert factors[8:] == [0, 0]
+    assert [schedule_factor(k, warmup=20) for k in (0, 9, 19, 25)] == [0.05, 0.5, 1, 1]
+
+
+def test_a_stopped_objective_costs_no_teacher(in_digits, tmp_path):
+    cfg = small(DISTILLED['classification'], tmp_path, train_cfg__max_epochs=2)
+    record = recorded(cfg, warmup=2, stop=3, by_epoch=False)
+    assert record.weights == [0.5, 1, 1, 0, 0, 0, 0, 0]
+    assert record.passes == [1, 2, 3, 3, 3, 3, 3, 3]
+
+
+def test_a_schedule_by_epoch_continues_after_resuming(in_digits, tmp_path):
+    cfg = small(DISTILLED['classification'], tmp_path, train_cfg__max_epochs=1)
+    assert recorded(cfg, decay_begin=0, stop=2).weights == [1] * 4
+    cfg = small(DISTILLED['classification'], tmp_path, train_cfg__max_epochs=3, resume=True)
+    assert recorded(cfg, decay_begin=0, stop=2).weights == [0.5] * 4 + [0] * 4
+
+
+def test_alignment_is_logged_and_does_not_change_training(in_digits, tmp_path):
+    def config(name, hooks):
+        cfg = small(DISTILLED['classification'], tmp_path / name, train_cfg__max_epochs=1)
+        cfg.custom_hooks += hooks
+        return cfg
+
+    plain = train(config('plain', []))
+    measured = train(config('measured', [dict(type='mmfeatdistill.AlignmentHook', interval=2)]))
+    for first, second in zip(plain.model.state_dict().values(), measured.model.state_dict().values()):
+        assert torch.equal(first, second)
+    (log,) = tmp_path.glob('measured/*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    line = lines[1]
+    assert -1 <= line['backbone.cosine_0'] <= 1 and 0 <= line['backbone.cka_0'] <= 1
+    assert line['backbone.ratio_to_task'] > 0
+    assert not measured.model.objectives['backbone'].loss._forward_hooks
+
+
+def test_the_metrics_have_their_properties():
+    features = torch.randn(50, 6, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0]
+    assert linear_cka(features, 3 * features @ rotation + 5) == pytest.approx(1)
+    assert linear_cka(features, torch.randn(50, 3, dtype=torch.float64)) < 0.5
+    assert cosine_similarity(features, 2 * features) == pytest.approx(1)
+    assert cosine_similarity(features, -features) == pytest.approx(-1)

@@ -1,0 +1,45 @@
+"""Real trainings of the digit configs, small enough for a test."""
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+DISTILLED = {
+    'classification': 'channel_mlp/channel-mlp_resnet18-w8_digits.py',
+    'faster_rcnn': 'channel_mlp/channel-mlp_faster-rcnn_r18-w8_fpn_digits.py',
+    'mask_rcnn': 'channel_mlp/channel-mlp_mask-rcnn_r18-w8_fpn_digits.py',
+    'pspnet': 'channel_mlp/channel-mlp_pspnet_r18-w8-d8_digits.py',
+}
+STUDENTS = {
+    'classification': 'digits/resnet18-w8_digits.py',
+    'faster_rcnn': 'digits/faster-rcnn_r18-w8_fpn_digits.py',
+    'mask_rcnn': 'digits/mask-rcnn_r18-w8_fpn_digits.py',
+    'pspnet': 'digits/pspnet_r18-w8-d8_digits.py',
+}
+
+
+def small(config: str, work_dir, **options) -> Config:
+    """A config of ours with small batches, few epochs, and an untrained teacher.
+
+    Args:
+        config: Path below configs/.
+        work_dir: Of the run.
+        **options: Further overrides; a double underscore stands for a dot.
+    """
+    cfg = Config.fromfile(CONFIGS / config)
+    cfg.merge_from_dict({
+        'work_dir': str(work_dir), 'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 1,
+        'train_dataloader.batch_size': 8, 'log_level': 'ERROR', 'default_hooks.logger.interval': 1,
+        'default_hooks.checkpoint.interval': 1, 'default_hooks.checkpoint.max_keep_ckpts': -1})
+    if 'teacher' in cfg.model:
+        cfg.model.teacher.checkpoint = None
+    cfg.merge_from_dict({name.replace('__', '.'): value for name, value in options.items()})
+    return cfg
+
+
+def train(cfg: Config) -> Runner:
+    """Trains in this process."""
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner

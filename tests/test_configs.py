@@ -1,0 +1,47 @@
+"""Every shipped config: short, consistent, and it trains."""
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from tests.runs import CONFIGS, DISTILLED, small
+
+ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
+METHODS = [path for path in ALL if not path.startswith('digits/')]
+
+
+def own_lines(path: str) -> int:
+    return sum(1 for line in (CONFIGS / path).read_text().splitlines()
+               if line.strip() and not line.lstrip().startswith('#'))
+
+
+def test_there_are_configs():
+    assert set(DISTILLED.values()) <= set(METHODS)
+
+
+@pytest.mark.parametrize('path', METHODS)
+def test_a_distillation_config_is_short(path):
+    assert own_lines(path) <= 20
+
+
+def test_a_second_architecture_takes_eight_lines():
+    assert own_lines(DISTILLED['mask_rcnn']) <= 8
+
+
+@pytest.mark.parametrize('path', ALL)
+def test_names_agree_with_content(path):
+    cfg = Config.fromfile(CONFIGS / path)
+    distils = cfg.model.type == 'mmfeatdistill.FeatureDistiller'
+    assert distils == (path in METHODS)
+    if distils:
+        teacher = Config.fromfile(cfg.model.teacher.config)
+        stem = cfg.model.teacher.config.rpartition('/')[2].removesuffix('.py')
+        assert cfg.model.teacher.checkpoint.startswith(f'work_dirs/{stem}/epoch_{teacher.train_cfg.max_epochs}.pth')
+
+
+@pytest.mark.parametrize('path', ALL)
+def test_a_config_trains_two_iterations_and_validates(in_digits, tmp_path, path):
+    cfg = small(path, tmp_path, train_cfg__max_epochs=1, train_dataloader__num_batch_per_epoch=2)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2
+    assert any(name.startswith('val/') for name in runner.message_hub.log_scalars)

@@ -1,0 +1,93 @@
+"""The commands, as a user starts them."""
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import CONFIGS, DISTILLED, STUDENTS
+
+ROOT = CONFIGS.parent
+SMALL = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=8', 'model.teacher.checkpoint=None']
+LIBRARIES = dict(classification='mmpretrain', faster_rcnn='mmdet', pspnet='mmseg')
+
+
+def stock_tool(library: str, name: str) -> str:
+    return str(Path(importlib.util.find_spec(library).origin).parent / '.mim' / 'tools' / f'{name}.py')
+
+
+def start(*command: str, folder: Path) -> subprocess.Popen:
+    # Installed packages only: nothing may depend on the repository being the current directory.
+    return subprocess.Popen([sys.executable, '-W', 'ignore', *map(str, command)], cwd=folder, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env=os.environ | dict(OMP_NUM_THREADS='1'))
+
+
+def run(*command: str, folder: Path) -> str:
+    process = start(*command, folder=folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def metric(output: str) -> list[str]:
+    """The last line of metrics, without times."""
+    line = re.findall(r'Epoch\((?:val|test)\) .*?\]\s+(.*)', output)[-1]
+    return [f'{name}{value}' for name, value in re.findall(r'(\S+: )([\d.e+-]+)', line) if 'time' not in name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', LIBRARIES)
+def test_the_libraries_own_commands_train_and_test(digits, tmp_path, task):
+    trained = run(stock_tool(LIBRARIES[task], 'train'), CONFIGS / DISTILLED[task], '--work-dir', tmp_path,
+                  '--cfg-options', *SMALL, folder=digits)
+    tested = run(stock_tool(LIBRARIES[task], 'test'), CONFIGS / STUDENTS[task], tmp_path / 'epoch_1.pth',
+                 '--work-dir', tmp_path, folder=digits)
+    assert metric(trained) and metric(tested) == metric(trained)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_ends_with_the_same_weights(digits, tmp_path):
+    def command(name: str, *more: str) -> list:
+        return [ROOT / 'tools' / 'train.py', CONFIGS / DISTILLED['classification'], '--work-dir', tmp_path / name,
+                '--cfg-options', *SMALL[1:], 'train_cfg.max_epochs=40', 'default_hooks.checkpoint.interval=1', *more]
+
+    run(*command('straight'), folder=digits)
+    killed = start(*command('killed'), folder=digits)
+    while not (tmp_path / 'killed' / 'last_checkpoint').exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / 'killed' / 'epoch_40.pth').exists()
+    run(*command('killed'), '--resume', folder=digits)
+    files = [torch.load(tmp_path / name / 'epoch_40.pth', weights_only=False) for name in ('straight', 'killed')]
+    for part in ('state_dict', lambda file: file['distiller']['state_dict']):
+        first, second = (file[part] if isinstance(part, str) else part(file) for file in files)
+        assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.slow
+def test_own_test_command_needs_no_teacher(digits, tmp_path):
+    run(ROOT / 'tools' / 'train.py', CONFIGS / DISTILLED['classification'], '--work-dir', tmp_path,
+        '--cfg-options', *SMALL, folder=digits)
+    output = run(ROOT / 'tools' / 'test.py', CONFIGS / DISTILLED['classification'], tmp_path / 'epoch_1.pth',
+                 '--work-dir', tmp_path / 'test', '--out', tmp_path / 'predictions.pkl', '--show-dir', 'shown',
+                 folder=digits)
+    assert 'accuracy/top1' in output and (tmp_path / 'predictions.pkl').exists()
+
+
+@pytest.mark.slow
+def test_list_taps_and_the_step_benchmark(digits, tmp_path):
+    listed = run(ROOT / 'tools' / 'list_taps.py', 'mmseg::_base_/models/pspnet_r50-d8.py', '--depth', '1', folder=digits)
+    assert re.search(r'decode_head\b.*PSPHead\b.*19x32x32.*\b8\b', listed)
+    run(ROOT / 'tools' / 'benchmark_step.py', CONFIGS / DISTILLED['pspnet'], '--rounds', '2', '--json',
+        tmp_path / 'step.json', '--cfg-options', 'model.teacher.checkpoint=None', folder=digits)
+    assert json.loads((tmp_path / 'step.json').read_text())['ratio'] > 0
