@@ -80,6 +80,8 @@ def check_options(signature: inspect.Signature, options: Mapping, key: str,
 def _look_up(name: Any, key: str) -> Any:
     """The class that a config's ``type`` names."""
     if not isinstance(name, str):
+        if not callable(name):
+            raise ConfigError(f"{key}.type: expected the name of a class, such as 'SquaredError', got {name!r}.")
         return name
     cls = MODELS.get(name)
     if cls is None:
