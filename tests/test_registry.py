@@ -1,0 +1,89 @@
+import inspect
+
+import pytest
+from mmengine import registry as root
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmfeatdistill import connectors, distillers, hooks, losses, objectives
+from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.features import FeatureShape
+from mmfeatdistill.registry import HOOKS, MODELS, build, check_options
+
+SHAPES = dict(student_shape=FeatureShape(8, 4, 4), teacher_shape=FeatureShape(16, 4, 4))
+
+
+@pytest.mark.parametrize('scope', [None, 'mmdet', 'mmseg', 'mmpretrain', 'mmengine'])
+def test_found_by_name_from_any_scope(scope):
+    if scope:
+        DefaultScope.get_instance('test', scope_name=scope)
+    assert root.MODELS.get('mmfeatdistill.FeatureDistiller') is distillers.FeatureDistiller
+    assert root.HOOKS.get('mmfeatdistill.StudentCheckpointHook') is hooks.StudentCheckpointHook
+    loss = build(dict(type='SquaredError', loss_weight=3.), 'key')
+    assert isinstance(loss, losses.SquaredError) and loss.loss_weight == 3
+    assert DefaultScope.get_current_instance() is None or DefaultScope.get_current_instance().scope_name == scope
+
+
+@pytest.mark.parametrize('registry, rooms', [
+    (MODELS, (losses, connectors, objectives, distillers)), (HOOKS, (hooks,))])
+def test_everything_public_is_registered_under_its_own_name(registry, rooms):
+    registry.get('nothing')  # imports the rooms
+    for name, cls in registry.module_dict.items():
+        room = next(room for room in rooms if cls.__module__.startswith(room.__name__ + '.'))
+        assert getattr(room, name) is cls and name in room.__all__ and cls.__name__ == name
+
+
+@pytest.mark.parametrize('cfg, words', [
+    (None, ["key: expected a dict with a 'type', got None"]),
+    ('SquaredError', ["expected a dict with a 'type', got 'SquaredError'"]),
+    (dict(loss_weight=1.), ["expected a dict with a 'type'"]),
+    (dict(type='SquareError'), ["key.type: there is no 'SquareError'", "Did you mean 'SquaredError'?",
+                                "as in 'mmdet.MyLoss'"]),
+    (dict(type='mmdet.NoSuchLoss'), ["key.type: there is no 'mmdet.NoSuchLoss'"]),
+    (dict(type='mmyolo.SomeLoss'), ["key.type: there is no 'mmyolo.SomeLoss'"]),
+    (dict(type='SquaredError', weight=2.), ["key.weight: there is no such option", "Did you mean 'loss_weight'?"]),
+    (dict(type=3), ["key.type: expected the name of a class, such as 'SquaredError', got 3"])])
+def test_what_cannot_be_built(cfg, words):
+    with pytest.raises(ConfigError) as caught:
+        build(cfg, 'key')
+    assert str(caught.value).startswith('key')
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_found_arguments_are_not_for_the_user():
+    with pytest.raises(ConfigError, match=r'key.student_shape: is found by itself and cannot be given; remove it'):
+        build(dict(type='ChannelMLP', student_shape=(1, 2, 3)), 'key', **SHAPES)
+
+
+def test_what_a_class_refuses_names_the_key():
+    with pytest.raises(ConfigError, match=r'key: .*hidden_channels: expected a positive integer, got 0'):
+        build(dict(type='ChannelMLP', hidden_channels=0), 'key', **SHAPES)
+
+
+def test_missing_arguments():
+    with pytest.raises(ConfigError, match=r"key: needs 'loss', which is missing; got \['taps'\]"):
+        build(dict(type='FeatureMatch', taps=['neck']), 'key')
+
+
+def test_classes_of_other_libraries():
+    built = build(dict(type='mmdet.L1Loss', loss_weight=2.), 'key')
+    assert type(built).__module__.startswith('mmdet.') and built.loss_weight == 2
+
+
+def test_classes_in_place_of_names():
+    assert isinstance(build(dict(type=nn.MSELoss), 'key'), nn.MSELoss)
+
+
+def test_the_config_is_not_changed():
+    cfg = dict(type='SquaredError', loss_weight=2.)
+    build(cfg, 'key')
+    assert cfg == dict(type='SquaredError', loss_weight=2.)
+
+
+def test_options_of_functions_that_take_anything():
+    def takes_anything(first, **options):
+        pass
+
+    check_options(inspect.signature(takes_anything), dict(first=1, other=2), 'key')
+    with pytest.raises(ConfigError, match="key: needs 'first'"):
+        check_options(inspect.signature(takes_anything), dict(other=2), 'key')
