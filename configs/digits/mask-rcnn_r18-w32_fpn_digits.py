@@ -11,4 +11,4 @@ model = dict(
         bbox_head=dict(in_channels=channels),
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(in_channels=channels, conv_out_channels=channels)))
-train_cfg = dict(max_epochs=7)
+train_cfg = dict(max_epochs=6)
