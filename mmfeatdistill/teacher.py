@@ -3,8 +3,8 @@ import copy
 import inspect
 import logging
 import os.path as osp
-import types
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Optional, Union
 
 import torch
@@ -134,7 +134,7 @@ class Teacher:
         self.model.requires_grad_(False)
         self.model.eval()
         for module in self.model.modules():
-            module.train = types.MethodType(_stay_in_eval, module)  # type: ignore[method-assign]
+            module.train = partial(_stay_in_eval, module)  # type: ignore[method-assign]
 
 
 def build_teachers(cfg: Union[str, Mapping, Sequence], student_preprocessor: nn.Module) -> list[Teacher]:
