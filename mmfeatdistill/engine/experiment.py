@@ -130,9 +130,11 @@ def _child(experiment: Experiment, fingerprint: str, receiver: Connection, sende
         os.dup2(console.fileno(), sys.stderr.fileno())
     started = time.monotonic()
     runner = Runner.from_cfg(experiment.load())
-    runner.register_hook(_ReportProgress(sender), priority='LOWEST')
+    report = _ReportProgress(sender)
+    runner.register_hook(report, priority='LOWEST')
     runner.train()
-    metrics = _last_metrics(runner) or runner.val()
+    # A training that was finished before it was resumed has not been evaluated here.
+    metrics = report.metrics or runner.val()
     if inspect is not None:
         inspect(runner)
     result = Result(
@@ -155,6 +157,7 @@ class _ReportProgress(Hook):
 
     def __init__(self, sender: Connection) -> None:
         self.sender = sender
+        self.metrics: dict[str, float] = {}
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
@@ -167,6 +170,10 @@ class _ReportProgress(Hook):
         """Reports that it is evaluating."""
         done = min(0.99, runner.iter / runner.max_iters)
         self._send(done, f'evaluating {batch_idx + 1}/{len(runner.val_dataloader)}')
+
+    def after_val_epoch(self, runner: Any, metrics: Optional[dict[str, float]] = None) -> None:
+        """Keeps the metrics of the last evaluation."""
+        self.metrics = dict(metrics or {})
 
     def _send(self, fraction: float, text: str) -> None:
         if is_main_process():
@@ -210,14 +217,6 @@ def _claim(work_dir: str, fingerprint: str) -> None:
         os.rename(work_dir, f'{work_dir}.{time.strftime("%Y%m%d_%H%M%S")}')
     os.makedirs(work_dir, exist_ok=True)
     write_atomically(owner, fingerprint)
-
-
-def _last_metrics(runner: Runner) -> dict[str, float]:
-    """What the validation at the end of this training measured; empty if it was not run here."""
-    scalars = runner.message_hub.log_scalars
-    metrics = {name.removeprefix('val/'): buffer.current() for name, buffer in scalars.items()
-               if name.startswith('val/') and not name.endswith('time')}
-    return metrics if runner.val_loop.total_batches_seen else {}  # type: ignore[attr-defined]
 
 
 def _last_checkpoint(work_dir: str) -> str:
