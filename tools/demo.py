@@ -107,6 +107,7 @@ def make_data(names: list[str]) -> None:
 def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, Result]]:
     """Trains or continues everything, under one progress bar in seconds of estimated work."""
     bar = tqdm(total=sum(sum(TASKS[name].seconds.values()) for name in names), unit='s',
+               mininterval=1 if sys.stderr.isatty() else 15,
                bar_format='{percentage:3.0f}%|{bar:24}| {elapsed} gone, about {remaining} left | {desc}')
     results: dict[str, dict[str, Result]] = {}
     done = 0.0
@@ -120,11 +121,7 @@ def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, R
                 # As the distillation configs do: the same random numbers in every iteration.
                 options['custom_hooks'] = [dict(type='mmfeatdistill.ExactResumeHook')]
 
-            def show(fraction: float, text: str, role: str = role, task: Task = task) -> None:
-                bar.set_description_str(f'{task.title}: {TITLES[role]}, {text}', refresh=False)
-                bar.n = done + fraction * task.seconds[role]
-                bar.refresh()
-
+            show = partial(_show, bar, done, task.seconds[role], f'{task.title}: {TITLES[role]}')
             show(0, 'starting')
             work_dir = osp.join(folder, name, role)
             results[name][role] = run_experiment(
@@ -137,6 +134,11 @@ def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, R
     bar.set_description_str('done')
     bar.close()
     return results
+
+
+def _show(bar: tqdm, done: float, share: float, label: str, fraction: float, text: str) -> None:
+    bar.set_description_str(f'{label}, {text}', refresh=False)
+    bar.update(done + fraction * share - bar.n)
 
 
 def draw(task: Task, folder: str) -> None:
