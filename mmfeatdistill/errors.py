@@ -1,4 +1,5 @@
 """Errors for people: which config key, what was given, what would do."""
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -16,7 +17,8 @@ def config_key(key: str) -> Iterator[None]:
         key (str): For example ``'model.objectives.fpn.taps'``.
 
     Raises:
-        ConfigError: In place of a ValueError, TypeError, KeyError, ImportError or OSError from within.
+        ConfigError: In place of a ValueError, TypeError, KeyError, ImportError or OSError from within, or of
+            an AssertionError, by which the MM libraries refuse configs.
 
     Examples:
         >>> with config_key('model.teacher'):
@@ -28,9 +30,15 @@ def config_key(key: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (ValueError, TypeError, KeyError, ImportError, OSError) as error:
+    except (ValueError, TypeError, KeyError, ImportError, OSError, AssertionError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise ConfigError(f'{key}: {text}') from error
+        raise ConfigError(f'{key}: {str(text) or _origin(error)}') from error
+
+
+def _origin(error: Exception) -> str:
+    """The line that raised an error without a text."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f'{type(error).__name__} at {frame.line!r} ({frame.filename}:{frame.lineno}).'
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

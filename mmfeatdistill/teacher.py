@@ -137,7 +137,7 @@ class Teacher:
             module.train = partial(_stay_in_eval, module)  # type: ignore[method-assign]
 
 
-def build_teachers(cfg: Union[str, Mapping, Sequence], student_preprocessor: nn.Module) -> list[Teacher]:
+def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocessor: nn.Module) -> list[Teacher]:
     """Builds the teacher or the teachers of a distiller.
 
     Args:
@@ -154,7 +154,8 @@ def build_teachers(cfg: Union[str, Mapping, Sequence], student_preprocessor: nn.
     if several and not cfg:
         raise ConfigError('model.teacher: the list is empty; give at least one teacher.')
     teachers = []
-    for index, entry in enumerate(cfg if several else [cfg]):
+    entries: Any = cfg if several else [cfg]
+    for index, entry in enumerate(entries):
         key = f'model.teacher[{index}]' if several else 'model.teacher'
         options: Any = dict(config=entry) if isinstance(entry, str) else entry
         if not isinstance(options, Mapping):

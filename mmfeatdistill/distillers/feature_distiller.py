@@ -1,6 +1,7 @@
 """A student that mimics one or several teachers while it trains."""
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Optional, Union
 
 import torch
@@ -13,7 +14,7 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.probing import probe
 from mmfeatdistill.registry import MODELS, build
-from mmfeatdistill.taps import TapReader
+from mmfeatdistill.taps import Features, TapReader
 from mmfeatdistill.teacher import build_teachers
 
 ADDED = 'distiller'
@@ -51,21 +52,22 @@ class FeatureDistiller(BaseModel):
         ConfigError: Names the config key, what was given and what would do.
     """
 
-    def __init__(self, student: Union[dict, BaseModel], teacher: Union[str, dict, Sequence],
-                 objectives: Mapping[str, Optional[dict]],
+    def __init__(self, student: Union[dict, BaseModel, None] = None,
+                 teacher: Union[str, dict, Sequence, None] = None,
+                 objectives: Optional[Mapping[str, Optional[dict]]] = None,
                  data_preprocessor: Union[dict, nn.Module, None] = None, **unknown: Any) -> None:
         if unknown:
             raise ConfigError(f'model: FeatureDistiller has no {", ".join(map(repr, sorted(unknown)))}; it takes '
                               "'student', 'teacher' and 'objectives'. What belongs to the student goes into "
                               'model.student.')
         super().__init__()
-        student = _build_student(student, data_preprocessor)
+        worn = _build_student(student, data_preprocessor)
         # Not registered as a child: its children become this module's own.
-        self.__dict__['student'] = student
+        self.__dict__['student'] = worn
         for table in _SHARED_TABLES:
-            self.__dict__[table] = student.__dict__[table]
+            self.__dict__[table] = worn.__dict__[table]
         with torch.random.fork_rng(devices=[]):
-            self.teachers = build_teachers(teacher, student.data_preprocessor)
+            self.teachers = build_teachers(teacher, worn.data_preprocessor)
             built = _build_objectives(objectives)
             self._prepare(built)
             self.add_module(ADDED, _Objectives(built))
@@ -150,27 +152,28 @@ class FeatureDistiller(BaseModel):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.student._load_from_state_dict(*args, **kwargs)
 
+    def _attach(self, taps: Sequence[str]) -> Features:
+        """Sets what is read of the student, and finds its shapes (see :meth:`Teacher.attach`)."""
+        self._reader = TapReader(self.student, taps, owner='student')
+        return probe(self.student, self._reader)[0]
+
     def _prepare(self, objectives: Mapping[str, Objective]) -> None:
         """Resolves all taps by one dry run of each network, and builds what depends on shapes."""
-        key = f'model.objectives.{next(iter(objectives)) if len(objectives) == 1 else "*"}.taps'
         read = {}
         for name, objective in objectives.items():
             with config_key(f'model.objectives.{name}'):
                 read[name] = objective.teachers_read(len(self.teachers))
-        with config_key(key):
-            taps = [tap.student for objective in objectives.values() for tap in objective.taps]
-            self._reader = TapReader(self.student, taps, owner='student')
-            features, _ = probe(self.student, self._reader)
+        features = _dry_run(self._attach, {name: [tap.student for tap in objective.taps]
+                                           for name, objective in objectives.items()})
         targets = []
         for index, teacher in enumerate(self.teachers):
             owner = 'teacher' if len(self.teachers) == 1 else f'teacher[{index}]'
-            taps = [tap.teacher for name, objective in objectives.items() if index in read[name]
-                    for tap in objective.taps]
+            taps = {name: [tap.teacher for tap in objective.taps]
+                    for name, objective in objectives.items() if index in read[name]}
             if not taps:
                 raise ConfigError(f'model.{owner}: no objective reads it; remove it, or let an objective have '
                                   f'teacher={index}.')
-            with config_key(key):
-                targets.append(teacher.attach(taps, owner))
+            targets.append(_dry_run(partial(teacher.attach, owner=owner), taps))
         for name, objective in objectives.items():
             objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
 
@@ -190,7 +193,19 @@ class _Objectives(ModuleDict):
             super().init_weights()
 
 
-def _build_student(student: Union[dict, BaseModel],
+def _dry_run(attach: Callable[[Sequence[str]], Features], taps: Mapping[str, Sequence[str]]) -> Features:
+    """Attaches the taps of all objectives at once; an error names the objective that causes it."""
+    with config_key('model.objectives'):
+        try:
+            return attach([tap for of_objective in taps.values() for tap in of_objective])
+        except ValueError:
+            for name, of_objective in taps.items():
+                with config_key(f'model.objectives.{name}.taps'):
+                    attach(of_objective)
+            raise
+
+
+def _build_student(student: Union[dict, BaseModel, None],
                    data_preprocessor: Union[dict, nn.Module, None]) -> BaseModel:
     if isinstance(student, Mapping):
         if 'type' not in student:

@@ -4,7 +4,7 @@ from typing import Any, Optional, Union
 
 from torch import Tensor, nn
 
-from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.errors import config_key
 from mmfeatdistill.features import as_map, resize_to, shape_of
 from mmfeatdistill.objectives.base import Objective
 from mmfeatdistill.registry import MODELS, build
@@ -74,9 +74,9 @@ class FeatureMatch(Objective):
 
 def _same_number(tap: Any, student: list[Tensor], teacher: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     if len(student) != len(teacher):
-        raise ConfigError(f'the student\'s {tap.student!r} gives {len(student)} feature(s) and the teacher\'s '
-                          f"{tap.teacher!r} gives {len(teacher)}; select as many on both sides, as in "
-                          f"dict(student='{tap.student}[:{min(len(student), len(teacher))}]', ...).")
+        raise ValueError(f'the student\'s {tap.student!r} gives {len(student)} feature(s) and the teacher\'s '
+                         f"{tap.teacher!r} gives {len(teacher)}; select as many on both sides, as in "
+                         f"dict(student='{tap.student}[:{min(len(student), len(teacher))}]', ...).")
     return zip(student, teacher)
 
 
