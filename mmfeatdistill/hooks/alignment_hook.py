@@ -11,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmfeatdistill.features import as_map
+from mmfeatdistill.objectives.logged import added_loss, task_loss
 from mmfeatdistill.registry import HOOKS
 
 _MAX_POSITIONS = 4096
@@ -111,25 +112,21 @@ class AlignmentHook(Hook):
             return
         for handle in self._handles:
             handle.remove()
-        metrics = self._measure(outputs or {})
+        metrics = self._measure(outputs or {}, list(_objectives(runner.model)))
         self._handles, self._pairs = [], {}
         all_reduce_dict(metrics, op='mean')
         for name, value in metrics.items():
             runner.message_hub.update_scalar(f'train/{name}', float(value))
 
     @torch.no_grad()
-    def _measure(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        metrics = {}
-        of_objectives = {name: sum(value for key, value in losses.items() if key.startswith(f'{name}.loss'))
-                         for name in self._pairs}
-        task = losses['loss'] - sum(of_objectives.values()) if 'loss' in losses else None
+    def _measure(self, losses: Mapping[str, Tensor], objectives: list[str]) -> dict[str, Tensor]:
+        task = task_loss(losses, objectives)
+        metrics = {f'{name}.ratio_to_task': torch.as_tensor(added_loss(losses, name) / task) for name in objectives}
         for name, pairs in self._pairs.items():
             for index, pair in enumerate(pairs):
                 student, teacher = (_positions(feature) for feature in pair)
                 metrics[f'{name}.cosine_{index}'] = cosine_similarity(student, teacher)
                 metrics[f'{name}.cka_{index}'] = linear_cka(student, teacher)
-            if task is not None:
-                metrics[f'{name}.ratio_to_task'] = torch.as_tensor(of_objectives[name]) / task
         return metrics
 
 

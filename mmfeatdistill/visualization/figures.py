@@ -1,11 +1,15 @@
 """Figures that compare trainings."""
+import glob
+import os.path as osp
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import mmcv
 from matplotlib.figure import Figure
+from mmengine.config import Config
 
 from mmfeatdistill.engine.experiment import read_scalars
+from mmfeatdistill.objectives.logged import task_loss
 
 matplotlib.use('Agg')
 
@@ -55,12 +59,9 @@ def task_losses(work_dir: str) -> dict[int, float]:
         work_dir (str): Of one training, perhaps resumed.
 
     Returns:
-        dict[int, float]: Total loss less the losses of all objectives, whose names have a dot.
+        dict[int, float]: Without what the objectives of the config added.
     """
-    losses = {}
-    for log in read_scalars(work_dir):
-        for line in log:
-            if 'loss' in line:
-                added = sum(value for key, value in line.items() if '.loss' in key)
-                losses[int(line.get('iter', line['step']))] = line['loss'] - added
-    return losses
+    (file,) = glob.glob(osp.join(work_dir, '*.py'))
+    objectives = Config.fromfile(file).model.get('objectives', {})
+    return {int(line['step']): task_loss(line, objectives) for log in read_scalars(work_dir) for line in log
+            if 'loss' in line}
