@@ -79,16 +79,17 @@ def test_resuming_ends_with_the_same_weights_bit_for_bit(in_digits, tmp_path, ta
         assert same_tensors(*(file['distiller']['ema_state_dict'] for file in saved))
 
 
-def test_without_the_exact_resume_hook_it_would_not(in_digits, tmp_path):
+@pytest.mark.parametrize('exact', [True, False], ids=['exact', 'without the hook'])
+def test_resuming_without_a_configured_seed_is_exact_thanks_to_the_hook(in_digits, tmp_path, exact):
     def config(name: str):
-        cfg = small(DISTILLED['faster_rcnn'], tmp_path / name, train_cfg__max_epochs=2)
-        cfg.custom_hooks = [hook for hook in cfg.custom_hooks if 'ExactResume' not in hook.type]
+        cfg = small(DISTILLED['faster_rcnn'], tmp_path / name, train_cfg__max_epochs=2, randomness__seed=None)
+        cfg.custom_hooks = [hook for hook in cfg.custom_hooks if exact or 'ExactResume' not in hook.type]
         return cfg
 
     straight = train(config('straight'))
     cfg = config('resumed')
     cfg.update(resume=True, load_from=str(tmp_path / 'straight' / 'epoch_1.pth'))
-    assert not same_tensors(straight.model.state_dict(), train(cfg).model.state_dict())
+    assert same_tensors(straight.model.state_dict(), train(cfg).model.state_dict()) == exact
 
 
 @pytest.mark.parametrize('task', ['classification', 'faster_rcnn'])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from datetime import date
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mmengine
 import torch
@@ -114,7 +114,7 @@ def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, R
     for name in names:
         task, results[name] = TASKS[name], {}
         for role in ROLES:
-            options = {'randomness.seed': seed}
+            options: dict[str, Any] = {'randomness.seed': seed}
             if role == 'distilled':
                 options['model.teacher.checkpoint'] = results[name]['teacher'].checkpoint
             else:

@@ -39,6 +39,9 @@ class ExactResumeHook(Hook):
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         loader = runner.train_dataloader
+        if hasattr(loader.sampler, 'seed') and not runner._randomness_cfg.get('diff_rank_seed', False):
+            # Where no seed was configured, resuming has taken over that of the checkpoint meanwhile.
+            loader.sampler.seed = runner.seed
         loader.worker_init_fn = partial(
             worker_init_fn, num_workers=loader.num_workers, rank=get_rank(),
             seed=runner.seed + _EPOCH_STRIDE * runner.epoch)
