@@ -81,8 +81,12 @@ def test_resuming_ends_with_the_same_weights_bit_for_bit(in_digits, tmp_path, ta
 
 @pytest.mark.parametrize('exact', [True, False], ids=['exact', 'without the hook'])
 def test_resuming_without_a_configured_seed_is_exact_thanks_to_the_hook(in_digits, tmp_path, exact):
+    teacher = small('digits/faster-rcnn_r18-w32_fpn_digits.py', tmp_path)
+    torch.save(dict(state_dict=build_model(teacher).state_dict()), tmp_path / 'teacher.pth')
+
     def config(name: str):
-        cfg = small(DISTILLED['faster_rcnn'], tmp_path / name, train_cfg__max_epochs=2, randomness__seed=None)
+        cfg = small(DISTILLED['faster_rcnn'], tmp_path / name, train_cfg__max_epochs=2, randomness__seed=None,
+                    model__teacher__checkpoint=str(tmp_path / 'teacher.pth'))
         cfg.custom_hooks = [hook for hook in cfg.custom_hooks if exact or 'ExactResume' not in hook.type]
         return cfg
 
