@@ -89,8 +89,7 @@ def test_the_reason_of_a_failing_model_is_given():
 @pytest.mark.parametrize('everything', [False, True])
 def test_the_model_is_left_as_it_was(make, everything):
     model = build(make()).train()
-    model.backbone.eval()  # mixed, as frozen stages are
-    list(model.backbone.children())[0].train()
+    list(model.backbone.children())[-1].eval()  # mixed, as frozen stages are
     before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     if everything:
@@ -104,6 +103,21 @@ def test_the_model_is_left_as_it_was(make, everything):
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1] and (np.random.get_state()[1] == states[2]).all()
     assert torch.is_grad_enabled()
+
+
+def test_a_model_that_draws_random_numbers_always():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            return self.conv(inputs + torch.rand_like(inputs))
+
+    model = Noisy()
+    state = torch.get_rng_state()
+    probed(model, 'conv')
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_all_places_and_how_often_they_run():

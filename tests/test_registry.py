@@ -74,6 +74,16 @@ def test_classes_in_place_of_names():
     assert isinstance(build(dict(type=nn.MSELoss), 'key'), nn.MSELoss)
 
 
+def test_what_a_class_builds_is_looked_up_here_first():
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loss = root.MODELS.build(dict(type='SquaredError'))
+
+    DefaultScope.get_instance('test', scope_name='mmdet')
+    assert isinstance(build(dict(type=Wrapper), 'key').loss, losses.SquaredError)
+
+
 def test_the_config_is_not_changed():
     cfg = dict(type='SquaredError', loss_weight=2.)
     build(cfg, 'key')

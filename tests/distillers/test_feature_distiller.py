@@ -240,7 +240,7 @@ def test_training_mode_is_the_students_affair():
     assert model.training and model.student.training and model.neck.training and model.distiller.training
     assert not model.backbone.bn1.training
     assert not model.backbone.layer1[0].conv1.weight.requires_grad
-    assert not any(module.training for module in model.eval().modules())
+    assert not any(module.training for module in [*model.eval().modules(), model.student])
     assert model.train(False) is model
 
 
@@ -278,6 +278,15 @@ def test_initial_weights_and_random_state_are_those_without_distillation(make):
     for name, value in stock.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     assert torch.equal(state, distilled_state)
+
+
+def test_an_objective_may_draw_random_numbers_when_it_initialises_itself():
+    model = small()
+    drawn = []
+    model.objectives['last'].init_weights = lambda: drawn.append(torch.rand(1))
+    expected = seeded(5, lambda: build(classifier()).init_weights() or torch.get_rng_state())
+    found = seeded(5, lambda: build(classifier()) and model.init_weights() or torch.get_rng_state())
+    assert drawn and torch.equal(expected, found)
 
 
 def test_connectors_keep_the_initialisation_that_they_state():
@@ -550,6 +559,34 @@ def test_an_overwrite_only_in_training_is_an_error():
     model.neck.forward = lambda feats: tuple(feat.mul_(2).mean((2, 3)) for feat in feats)  # after the probe
     with pytest.raises(RuntimeError, match="student: the tapped tensor of 'backbone' was overwritten in place"):
         losses_of(model, classification_batch())
+
+
+class OwnWays(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def extract_feat(self, inputs):
+        return self.conv(inputs)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return dict(loss=self.conv(inputs).mean())
+
+    def val_step(self, data):
+        return ['own val step']
+
+    def test_step(self, data):
+        return ['own test step']
+
+    def parse_losses(self, losses):
+        return 2 * super().parse_losses(losses)[0], dict(own=torch.ones(1))
+
+
+def test_what_a_student_does_in_its_own_way():
+    model = FeatureDistiller(OwnWays(), teacher(classifier()), dict(
+        a=match(dict(student='conv', teacher='backbone'))))
+    assert model.val_step({}) == ['own val step'] and model.test_step({}) == ['own test step']
+    assert model.parse_losses(dict(loss=torch.ones(())))[0] == 2
 
 
 # --- students that cannot be worn ------------------------------------------------------------

@@ -72,12 +72,14 @@ def test_one_loss_per_feature_in_the_order_of_the_taps():
 
 
 def test_teacher_by_teacher():
-    student, first, second = (features(a=[(1, width, 4, 4)]) for width in (8, 12, 16))
-    objective = prepared(student, first, second, connector=dict(type='Conv1x1'))
-    assert [tuple(c.weight.shape[:2]) for c in objective.connectors] == [(12, 8), (16, 8)]
+    student, first, second = (features(a=[(1, width, 4, 4)], b=[(1, width + 1, 2, 2)]) for width in (8, 12, 16))
+    objective = prepared(student, first, second, taps=('a', 'b'), connector=dict(type='Conv1x1'))
+    widths = [tuple(c.weight.shape[:2]) for c in objective.connectors]
+    assert widths == [(12, 8), (13, 9), (16, 8), (17, 9)]
     losses = objective(student, [first, second])
-    for i, (target, connector) in enumerate(zip((first, second), objective.connectors)):
-        torch.testing.assert_close(losses[f'loss_{i}'], (connector(student['a'][0]) - target['a'][0]).square().sum())
+    pairs = [(student[tap][0], target[tap][0]) for target in (first, second) for tap in 'ab']
+    for i, ((feature, target), connector) in enumerate(zip(pairs, objective.connectors)):
+        torch.testing.assert_close(losses[f'loss_{i}'], (connector(feature) - target).square().sum())
 
 
 def test_connectors_are_not_shared():
