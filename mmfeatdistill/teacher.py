@@ -3,7 +3,7 @@ import copy
 import inspect
 import logging
 import os.path as osp
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Optional, Union
 
@@ -68,6 +68,7 @@ class Teacher:
                                        InputSpace.of(self.model.data_preprocessor))
         self._reader: Optional[TapReader] = None
         self._entry: Entry = 'extract_feat'
+        self._is_shared = False
 
     def attach(self, taps: Sequence[str], owner: str = 'teacher') -> Features:
         """Sets what is read from now on, and finds its shapes by a dry run.
@@ -87,12 +88,14 @@ class Teacher:
         return features
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]]) -> Features:
-        """Runs up to the last tap.
+    def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
+                 wanted: Optional[Collection[str]] = None) -> Features:
+        """Runs up to the last tap that is wanted.
 
         Args:
             inputs (Tensor): A batch from the student's data preprocessor, shape (N, C, H, W).
             data_samples (Sequence, optional): Its data samples.
+            wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
 
         Returns:
             Features: The tapped tensors, without gradient.
@@ -100,7 +103,7 @@ class Teacher:
         assert self._reader is not None, 'attach() comes first'
         inputs = self.convert(inputs, data_samples)
         return self._reader.read_until_complete(
-            lambda: run_entry(self.model, self._entry, inputs, data_samples))
+            lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.
@@ -108,12 +111,15 @@ class Teacher:
         Args:
             function: What ``nn.Module._apply`` is given.
         """
-        self.model._apply(function)
-        self.convert._apply(function)
+        if not self._is_shared:
+            self.model._apply(function)
+            self.convert._apply(function)
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
-        """One teacher serves all copies: averaged models do not copy it."""
-        return self
+        """One network serves all copies: averaged models neither copy it nor move it."""
+        shared = copy.copy(self)
+        shared._is_shared = True
+        return shared
 
     def _load(self, checkpoint: Optional[str], strict: bool, key: str) -> Optional[LoadReport]:
         if checkpoint is None:

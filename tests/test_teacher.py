@@ -258,9 +258,20 @@ def test_it_is_in_none_of_the_models_tables():
 def test_copies_share_it():
     model = distiller(classifier(), teacher(classifier(16)), dict(a=match('backbone')))
     twin = copy.deepcopy(model)
-    assert twin.teachers[0] is model.teachers[0]
+    assert twin.teachers[0].model is model.teachers[0].model
     assert twin.student is not model.student and twin.backbone is twin.student.backbone
     torch.testing.assert_close(total(twin, batch := classification_batch()), total(model, batch))
+
+
+def test_a_copy_that_moves_leaves_it_where_it_is():
+    """As EMA on another device or in another precision does."""
+    model = distiller(classifier(), teacher(classifier(16)), dict(a=match('backbone')))
+    twin = copy.deepcopy(model).to(torch.float64)
+    assert twin.backbone.conv1.weight.dtype == torch.float64
+    assert model.teachers[0].model.backbone.conv1.weight.dtype == torch.float32
+    assert total(model, classification_batch()).isfinite()
+    model.to(torch.float64)
+    assert model.teachers[0].model.backbone.conv1.weight.dtype == torch.float64
 
 
 def test_it_can_be_pickled_and_stays_frozen():

@@ -214,7 +214,7 @@ def test_averaged_models_hold_the_student_and_no_teacher():
     assert {name for name in found if not name.startswith('module.distiller.')} == set(expected)
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
-    assert ema.module.teachers[0] is model.teachers[0]
+    assert ema.module.teachers[0].model is model.teachers[0].model
     assert ema.module.student.backbone is ema.module.backbone is not model.backbone
     batch = ema.module.data_preprocessor(classification_batch())
     assert torch.equal(ema(**batch, mode='tensor')[0], own(**batch, mode='tensor')[0])
