@@ -13,7 +13,7 @@ Of a module that runs more than once in a pass, the last call counts. Modules wh
 called directly, as mmseg calls its decode heads, can be tapped like any other.
 """
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Optional, Union
@@ -130,7 +130,6 @@ class TapReader:
         self.taps = [Tap.parse(text) for text in dict.fromkeys(taps)]
         for tap in self.taps:
             _check_module_exists(model, tap, owner)
-        self._places = list(dict.fromkeys(tap.place for tap in self.taps))
         self._overwritten: set[Place] = set()
         self._expected_calls: dict[Place, int] = {}
 
@@ -150,15 +149,15 @@ class TapReader:
         """
         self._overwritten, self._expected_calls = set(), {}
         cause = None
-        with self._intercepting() as caught:
+        with self._intercepting(self.taps) as caught:
             try:
                 run()
             except Exception as error:  # noqa: BLE001 - reported below unless every tap was read
                 cause = error
-        self._check_all_ran(caught, cause)
+        _check_all_ran(self.taps, caught, self.owner, cause)
         self._overwritten = {place for place, catch in caught.items() if catch.is_stale()}
         self._expected_calls = {place: catch.calls for place, catch in caught.items()}
-        return self._select(caught)
+        return _select(self.taps, caught)
 
     def survey(self, run: Callable[[], Any]) -> dict[str, tuple[list[Tensor], int]]:
         """Runs the whole pass once and tells which of the tapped modules ran, and what they gave.
@@ -170,7 +169,7 @@ class TapReader:
             dict[str, tuple[list[Tensor], int]]: The tensors of the last call and the number of calls, by
             tap, in the order in which the modules first ended.
         """
-        with self._intercepting() as caught:
+        with self._intercepting(self.taps) as caught:
             try:
                 run()
             except Exception:  # noqa: BLE001 - what ran before it failed can be tapped
@@ -191,15 +190,16 @@ class TapReader:
             RuntimeError: A tapped tensor was overwritten in place after it was read, or has no gradient
                 because of gradient checkpointing.
         """
-        with self._intercepting() as caught:
+        with self._intercepting(self.taps) as caught:
             output = run()
-        return self._finish(caught), output
+        return self._finish(caught, self.taps), output
 
-    def read_until_complete(self, run: Callable[[], Any]) -> Features:
+    def read_until_complete(self, run: Callable[[], Any], wanted: Optional[Collection[str]] = None) -> Features:
         """Like :meth:`read`, but ends the pass at the last tap: nothing behind it runs.
 
         Args:
             run: Runs the model.
+            wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
 
         Returns:
             Features: The tapped tensors.
@@ -208,24 +208,26 @@ class TapReader:
             TapsNotReached: A tapped module did not run.
             RuntimeError: A tapped tensor was overwritten in place after it was read.
         """
-        with self._intercepting(stop=True) as caught:
+        taps = [tap for tap in self.taps if wanted is None or tap.text in wanted]
+        with self._intercepting(taps, stop=True) as caught:
             try:
                 run()
             except _Complete:
                 pass
-        return self._finish(caught)
+        return self._finish(caught, taps)
 
     @contextmanager
-    def _intercepting(self, stop: bool = False) -> Iterator[dict[Place, '_Catch']]:
-        """Routes the tapped modules' forwards through :meth:`_forward` for one pass."""
+    def _intercepting(self, taps: Sequence[Tap], stop: bool = False) -> Iterator[dict[Place, '_Catch']]:
+        """Routes the tapped modules' forwards through :func:`_forward` for one pass."""
         caught: dict[Place, _Catch] = {}
+        catch = partial(self._catch, {tap.place for tap in taps}, caught, stop)
         restore: list[tuple[nn.Module, Optional[Any]]] = []
         try:
-            for path in dict.fromkeys(place.path for place in self._places):
+            for path in dict.fromkeys(tap.place.path for tap in taps):
                 # Looked up by name each time: conversions such as SyncBN replace modules.
                 module = self.model.get_submodule(path)
                 restore.append((module, vars(module).get('forward')))
-                module.forward = partial(self._forward, module.forward, path, caught, stop)
+                module.forward = partial(_forward, module.forward, path, catch)
             yield caught
         finally:
             for module, replaced in restore:
@@ -233,25 +235,20 @@ class TapReader:
                 if replaced is not None:
                     module.forward = replaced
 
-    def _forward(self, original: Callable, path: str, caught: dict, stop: bool, *args: Any,
-                 **kwargs: Any) -> Any:
-        """The forward of a tapped module while reading."""
-        args, kwargs = self._catch(Place(path, True), (args, kwargs), caught, stop)
-        return self._catch(Place(path, False), original(*args, **kwargs), caught, stop)
-
-    def _catch(self, place: Place, value: Any, caught: dict, stop: bool) -> Any:
+    def _catch(self, places: set[Place], caught: dict[Place, '_Catch'], stop: bool, place: Place,
+               value: Any) -> Any:
         """Notes a place's tensors and returns what the pass goes on with."""
-        if place not in self._places:
+        if place not in places:
             return value
         calls = caught[place].calls + 1 if place in caught else 1
         caught[place] = _Catch(list(_tensors(value)), calls)
         if stop and all(p in caught and caught[p].calls >= self._expected_calls.get(p, 1)
-                        for p in self._places):
+                        for p in places):
             raise _Complete
         return _clone(value) if place in self._overwritten else value
 
-    def _finish(self, caught: dict[Place, '_Catch']) -> Features:
-        self._check_all_ran(caught, None)
+    def _finish(self, caught: dict[Place, '_Catch'], taps: Sequence[Tap]) -> Features:
+        _check_all_ran(taps, caught, self.owner)
         stale = [place.path for place, catch in caught.items() if catch.is_stale()]
         if stale:
             raise RuntimeError(f'{self.owner}: the tapped tensor of {stale[0]!r} was overwritten in place '
@@ -262,17 +259,7 @@ class TapReader:
             raise RuntimeError(f'{self.owner}: {cut_off[0]!r} runs without gradient, as inside a block of a backbone '
                                'with_cp=True, so no loss on it could reach the weights. Tap the output of the whole '
                                'block instead.')
-        return self._select(caught)
-
-    def _check_all_ran(self, caught: Mapping, cause: Optional[Exception]) -> None:
-        missing = [place.path for place in self._places if place not in caught]
-        if missing:
-            reason = f' ({type(cause).__name__}: {cause})' if cause else ''
-            raise TapsNotReached(f'{self.owner}: {missing[0]!r} exists but did not run in this '
-                                 f'pass{reason}.') from cause
-
-    def _select(self, caught: dict[Place, '_Catch']) -> Features:
-        return {tap.text: tap.select(caught[tap.place].tensors) for tap in self.taps}
+        return _select(taps, caught)
 
 
 class _Catch:
@@ -287,6 +274,23 @@ class _Catch:
     def is_stale(self) -> bool:
         """Whether something wrote into one of the tensors since."""
         return [tensor._version for tensor in self.tensors] != self._versions
+
+
+def _forward(original: Callable, path: str, catch: Callable[[Place, Any], Any], *args: Any, **kwargs: Any) -> Any:
+    """The forward of a tapped module while reading."""
+    args, kwargs = catch(Place(path, True), (args, kwargs))
+    return catch(Place(path, False), original(*args, **kwargs))
+
+
+def _check_all_ran(taps: Sequence[Tap], caught: Mapping, owner: str, cause: Optional[Exception] = None) -> None:
+    missing = [tap.place.path for tap in taps if tap.place not in caught]
+    if missing:
+        reason = f' ({type(cause).__name__}: {cause})' if cause else ''
+        raise TapsNotReached(f'{owner}: {missing[0]!r} exists but did not run in this pass{reason}.') from cause
+
+
+def _select(taps: Sequence[Tap], caught: Mapping[Place, _Catch]) -> Features:
+    return {tap.text: tap.select(caught[tap.place].tensors) for tap in taps}
 
 
 def _parse_index(text: Optional[str]) -> Union[int, slice]:

@@ -86,7 +86,8 @@ def test_own_test_command_needs_no_teacher(digits, tmp_path):
 
 @pytest.mark.slow
 def test_list_taps_and_the_step_benchmark(digits, tmp_path):
-    listed = run(ROOT / 'tools' / 'list_taps.py', 'mmseg::_base_/models/pspnet_r50-d8.py', '--depth', '1', folder=digits)
+    listed = run(ROOT / 'tools' / 'list_taps.py', 'mmseg::_base_/models/pspnet_r50-d8.py', '--depth', '1',
+                 folder=digits)
     assert re.search(r'decode_head\b.*PSPHead\b.*19x32x32.*\b8\b', listed)
     run(ROOT / 'tools' / 'benchmark_step.py', CONFIGS / DISTILLED['pspnet'], '--rounds', '2', '--json',
         tmp_path / 'step.json', '--cfg-options', 'model.teacher.checkpoint=None', folder=digits)

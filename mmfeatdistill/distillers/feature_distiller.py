@@ -1,5 +1,6 @@
 """A student that mimics one or several teachers while it trains."""
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Optional, Union
@@ -7,6 +8,7 @@ from typing import Any, Optional, Union
 import torch
 from mmengine import registry as root
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
@@ -71,6 +73,7 @@ class FeatureDistiller(BaseModel):
             built = _build_objectives(objectives)
             self._prepare(built)
             self.add_module(ADDED, _Objectives(built))
+        self._gradients_checked = False
 
     def forward(self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor') -> Any:
         """Runs the student, and in ``mode='loss'`` the objectives that are on.
@@ -89,10 +92,14 @@ class FeatureDistiller(BaseModel):
         if not active:
             losses = self.student(inputs, data_samples, mode='loss')
         else:
-            read = {i for o in active.values() for i in o.teachers_read(len(self.teachers))}
-            targets = {i: self.teachers[i](inputs, data_samples) for i in sorted(read)}
+            wanted: dict[int, set[str]] = {}
+            for objective in active.values():
+                for index in objective.teachers_read(len(self.teachers)):
+                    wanted.setdefault(index, set()).update(tap.teacher for tap in objective.taps)
+            targets = {i: self.teachers[i](inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
             features, losses = self._reader.read(
                 lambda: self.student(inputs, data_samples, mode='loss'))
+            self._check_gradients(active, features)
             for name, objective in active.items():
                 teachers = [targets[i] for i in objective.teachers_read(len(self.teachers))]
                 for key, value in objective(features, teachers).items():
@@ -176,6 +183,22 @@ class FeatureDistiller(BaseModel):
             targets.append(_dry_run(partial(teacher.attach, owner=owner), taps))
         for name, objective in objectives.items():
             objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
+
+    def _check_gradients(self, active: Mapping[str, Objective], features: Features) -> None:
+        """Finds, in the first training step, objectives through which the student cannot learn."""
+        if self._gradients_checked or not torch.is_grad_enabled():
+            return
+        self._gradients_checked = True
+        for name, objective in active.items():
+            taps = dict.fromkeys(tap.student for tap in objective.taps)
+            dead = [tap for tap in taps if not any(tensor.requires_grad for tensor in features[tap])]
+            if not dead:
+                continue
+            message = (f'model.objectives.{name}.taps: no gradient reaches the student through '
+                       f'{", ".join(map(repr, dead))}, as the student is frozen up to there')
+            if len(dead) == len(taps):
+                raise RuntimeError(f'{message}. Tap a later place, or remove the objective.')
+            print_log(f'{message}.', logger='current', level=logging.WARNING)
 
     def _zero_of_idle_parameters(self) -> Tensor:
         """Keeps parameters of switched-off objectives in the graph: DDP waits for every gradient."""
