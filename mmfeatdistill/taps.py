@@ -304,7 +304,7 @@ def _parse_index(text: Optional[str]) -> Union[int, slice]:
 
 def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:
     path = tap.place.path
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     if path not in names:
         parent = path
         while parent and parent not in names:

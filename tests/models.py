@@ -123,6 +123,11 @@ def match(tap: Any = 'neck', weight: float = 1e-3, **options: Any) -> dict:
                 connector=dict(type='ChannelMLP'), **options)
 
 
+def last_stage(make: Any) -> dict:
+    """Taps of a student's last stage and of a ResNet teacher; transformers and ConvNeXt give it pooled."""
+    return dict(student='backbone[-1]', teacher='neck' if make in (transformer, convnext) else 'backbone')
+
+
 def teacher(model: Any, **options: Any) -> dict:
     return dict(model=model, checkpoint=None, **options)
 

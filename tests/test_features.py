@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmfeatdistill.features import FeatureShape, as_map, resize_to, shape_of
+from mmfeatdistill.features import FeatureShape, as_map, same_size, shape_of
 
 
 def test_maps_stay_as_they_are():
@@ -17,15 +17,20 @@ def test_vectors_become_maps_of_one_position():
     assert shape_of(feature) == (8, 1, 1)
 
 
-def test_tokens_become_the_map_that_they_were_made_of():
-    patches = torch.randn(2, 8, 6, 6)
+def test_tokens_meet_the_positions_that_they_were_made_of():
+    patches = torch.randn(2, 8, 4, 9)
     tokens = patches.flatten(2).transpose(1, 2)  # as patch embeddings do
-    assert torch.equal(as_map(tokens), patches)
+    for first, second in ((tokens, patches), (patches, tokens), (tokens, tokens)):
+        student, teacher = same_size(as_map(first), as_map(second), has_tokens=True)
+        assert torch.equal(student, teacher) and student.shape == (2, 8, 36, 1)
+
+
+def test_tokens_are_not_resized():
+    with pytest.raises(ValueError, match="student has 16 and the teacher 17 positions.*out_type='featmap'"):
+        same_size(torch.zeros(1, 8, 16, 1), torch.zeros(1, 8, 17, 1), has_tokens=True)
 
 
 @pytest.mark.parametrize('shape, words', [
-    ((2, 50, 8), ['50 tokens are not a square map', '(2, 50, 8)', 'class tokens', "out_type='featmap'"]),
-    ((2, 24, 8), ['24 tokens are not a square map']),
     ((8,), ['(N, C), (N, L, C) or (N, C, H, W), got (8,)']),
     ((1, 2, 3, 4, 5), ['got (1, 2, 3, 4, 5)']), ((), ['got ()'])])
 def test_other_shapes(shape, words):
@@ -37,14 +42,14 @@ def test_other_shapes(shape, words):
 
 def test_resizing():
     feature = torch.randn(2, 3, 8, 12)
-    assert resize_to(feature, (8, 12)) is feature
-    assert resize_to(feature, feature.shape[-2:]) is feature
+    assert same_size(feature, torch.zeros(2, 5, 8, 12))[0] is feature
     for size in ((4, 6), (16, 24), (5, 7), (1, 1)):
         expected = F.interpolate(feature, size=size, mode='bilinear', align_corners=False)
-        assert torch.equal(resize_to(feature, size), expected)
-    torch.testing.assert_close(resize_to(torch.full((1, 1, 3, 3), 7.), (5, 9)), torch.full((1, 1, 5, 9), 7.))
+        teacher = torch.zeros(2, 3, *size)
+        resized, same = same_size(feature, teacher)
+        assert torch.equal(resized, expected) and same is teacher
 
 
 def test_gradients_pass_all_of_it():
     tokens = torch.randn(1, 16, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: resize_to(as_map(x), (3, 5)), tokens)
+    assert torch.autograd.gradcheck(lambda x: same_size(as_map(x), torch.zeros(1, 2, 4, 4), True)[0], tokens)

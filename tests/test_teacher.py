@@ -196,7 +196,8 @@ def switch_everything_to_training(model):
 
 
 @pytest.mark.parametrize('make, tap, kinds', [
-    (noisy, 'backbone', ('DropPath',)), (segmenter_with_dropout, 'decode_head', ('Dropout2d', 'BatchNorm2d')),
+    (noisy, dict(student='neck', teacher='backbone'), ('DropPath',)),
+    (segmenter_with_dropout, 'decode_head', ('Dropout2d', 'BatchNorm2d')),
     (lambda: detector(16), dict(student='backbone', teacher='neck[3]'), ('BatchNorm2d',))])
 def test_it_stays_in_eval_mode_whoever_calls_train(make, tap, kinds):
     taps = tap if isinstance(tap, dict) else dict(student='backbone', teacher=tap)

@@ -4,5 +4,5 @@ model = dict(
     type='mmfeatdistill.FeatureDistiller',
     student={{_base_.model}},
     teacher=dict(config='{{fileDirname}}/../digits/mask-rcnn_r18-w32_fpn_digits.py',
-                 checkpoint='work_dirs/mask-rcnn_r18-w32_fpn_digits/epoch_7.pth'),
+                 checkpoint='work_dirs/mask-rcnn_r18-w32_fpn_digits/epoch_6.pth'),
     objectives={{_base_.objectives}})

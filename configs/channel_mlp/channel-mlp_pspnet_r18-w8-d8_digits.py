@@ -6,5 +6,5 @@ model = dict(
     teacher=dict(config='{{fileDirname}}/../digits/pspnet_r18-w32-d8_digits.py',
                  checkpoint='work_dirs/pspnet_r18-w32-d8_digits/epoch_7.pth'),
     objectives=dict(
-        backbone=dict(type='FeatureMatch', taps=['backbone[-1]'], connector=dict(type='ChannelMLP'),
-                      loss=dict(type='SquaredError', loss_weight=1e-4))))
+        stage4=dict(type='FeatureMatch', taps=['backbone[-1]'], connector=dict(type='ChannelMLP'),
+                    loss=dict(type='SquaredError', loss_weight=1e-4))))

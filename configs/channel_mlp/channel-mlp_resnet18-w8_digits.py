@@ -6,5 +6,5 @@ model = dict(
     teacher=dict(config='{{fileDirname}}/../digits/resnet18-w32_digits.py',
                  checkpoint='work_dirs/resnet18-w32_digits/epoch_9.pth'),
     objectives=dict(
-        backbone=dict(type='FeatureMatch', taps=['backbone'], connector=dict(type='ChannelMLP'),
-                      loss=dict(type='SquaredError', loss_weight=1e-2))))
+        stage4=dict(type='FeatureMatch', taps=['backbone'], connector=dict(type='ChannelMLP'),
+                    loss=dict(type='SquaredError', loss_weight=1e-2))))

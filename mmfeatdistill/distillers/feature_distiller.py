@@ -1,7 +1,7 @@
 """A student that mimics one or several teachers while it trains."""
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Optional, Union
 
@@ -69,8 +69,8 @@ class FeatureDistiller(BaseModel):
         for table in _SHARED_TABLES:
             self.__dict__[table] = worn.__dict__[table]
         with torch.random.fork_rng(devices=[]):
+            built = _build_objectives(objectives, taken=worn._modules)
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
-            built = _build_objectives(objectives)
             self._prepare(built)
             self.add_module(ADDED, _Objectives(built))
         self._gradients_checked = False
@@ -249,7 +249,7 @@ def _build_student(student: Union[dict, BaseModel, None],
     return student
 
 
-def _build_objectives(objectives: Any) -> dict[str, Objective]:
+def _build_objectives(objectives: Any, taken: Collection[str]) -> dict[str, Objective]:
     if not isinstance(objectives, Mapping):
         raise ConfigError('model.objectives: expected a dict of named objectives, as in '
                           f"dict(fpn=dict(type='FeatureMatch', ...)), got {objectives!r}.")
@@ -265,6 +265,10 @@ def _build_objectives(objectives: Any) -> dict[str, Objective]:
         if '.' in name or hasattr(ModuleDict, name):
             raise ConfigError(f'model.objectives.{name}: cannot be used as a name; take another, such as '
                               f"'{name.replace('.', '_')}_match'.")
+        if name in taken:
+            # paramwise_cfg finds names by substring: custom_keys for the backbone would hit connectors too.
+            raise ConfigError(f"model.objectives.{name}: is the name of a part of the student, whose options in "
+                              f"paramwise_cfg would reach the objective; take another, such as '{name}_match'.")
         built[name] = build(cfg, f'model.objectives.{name}')
         if not isinstance(built[name], Objective):
             raise ConfigError(f'model.objectives.{name}.type: {cfg["type"]!r} is no objective; losses and '

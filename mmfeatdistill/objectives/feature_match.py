@@ -5,7 +5,7 @@ from typing import Any, Optional, Union
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import config_key
-from mmfeatdistill.features import as_map, resize_to, shape_of
+from mmfeatdistill.features import as_map, same_size, shape_of
 from mmfeatdistill.objectives.base import Objective
 from mmfeatdistill.registry import MODELS, build
 from mmfeatdistill.taps import Features
@@ -18,7 +18,7 @@ class FeatureMatch(Objective):
     .. math:: L_i = \ell\bigl(R(g_i(s_i)),\, t_i\bigr)
 
     with one connector :math:`g_i` per feature and teacher, the resize rule :math:`R` (the connected
-    student map takes the teacher's size, bilinearly; untouched where the sizes agree), and one loss
+    student map takes the teacher's size, bilinearly; see :func:`mmfeatdistill.features.same_size`), and one loss
     :math:`\ell`. Logged as ``loss_0``, ``loss_1``, ...: in the order of the taps, and of the teachers.
 
     Args:
@@ -51,6 +51,9 @@ class FeatureMatch(Objective):
             pairs = list(self._pairs(student, teachers))
             for feature in (feature for pair in pairs for feature in pair):
                 _check_one_per_image(feature)
+            for s, t in pairs:
+                _check_kinds(s, t)
+                same_size(as_map(s), as_map(t), _has_tokens(s, t))
             shapes = [(shape_of(s), shape_of(t)) for s, t in pairs]
         self.connectors = nn.ModuleList(
             build(self._configs['connector'], f'{key}.connector', student_shape=s, teacher_shape=t)
@@ -62,9 +65,7 @@ class FeatureMatch(Objective):
                 enumerate(zip(self.connectors, self._pairs(student, teachers)))}
 
     def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
-        target = as_map(teacher)
-        connected = connector(as_map(student))
-        return self.loss(resize_to(connected, target.shape[-2:]), target)
+        return self.loss(*same_size(connector(as_map(student)), as_map(teacher), _has_tokens(student, teacher)))
 
     def _pairs(self, student: Features, teachers: Sequence[Features]) -> Iterator[tuple[Tensor, Tensor]]:
         for features in teachers:
@@ -78,6 +79,17 @@ def _same_number(tap: Any, student: list[Tensor], teacher: list[Tensor]) -> Iter
                          f"{tap.teacher!r} gives {len(teacher)}; select as many on both sides, as in "
                          f"dict(student='{tap.student}[:{min(len(student), len(teacher))}]', ...).")
     return zip(student, teacher)
+
+
+def _has_tokens(*features: Tensor) -> bool:
+    return any(feature.dim() == 3 for feature in features)
+
+
+def _check_kinds(student: Tensor, teacher: Tensor) -> None:
+    if (student.dim() == 2) != (teacher.dim() == 2) and as_map(student).shape[-2:] != as_map(teacher).shape[-2:]:
+        raise ValueError(f'one feature is a vector and the other a map: of one image, the student gives '
+                         f'{tuple(student.shape)} and the teacher {tuple(teacher.shape)}. Tap both before the pooling, '
+                         'or both after it.')
 
 
 def _check_one_per_image(feature: Tensor) -> None:

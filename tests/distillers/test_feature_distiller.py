@@ -19,6 +19,7 @@ from tests.models import (
     detection_batch,
     detector,
     distiller,
+    last_stage,
     losses_of,
     match,
     segmentation_batch,
@@ -158,7 +159,7 @@ SGD = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)
 def test_optimiser_groups_are_the_stock_students(make, wrapper):
     wrapper = dict(type='OptimWrapper', optimizer=SGD, **wrapper)
     stock = build(make())
-    model = distiller(make(), teacher(classifier()), dict(a=match(dict(student='backbone[-1]', teacher='backbone'))))
+    model = distiller(make(), teacher(classifier()), dict(a=match(last_stage(make))))
     expected, found = groups(stock, wrapper), groups(model, wrapper)
     if len(wrapper) > 2:
         assert len({str(options) for options in expected.values()}) > 1, 'nothing is set apart'
@@ -228,7 +229,7 @@ def test_methods_and_attributes_of_the_student():
     with pytest.raises(AttributeError, match='nonsense'):
         getattr(model, 'nonsense')  # noqa: B009
     assert not hasattr(model, 'get_layer_depth')
-    assert distiller(transformer(), teacher(classifier()), dict(a=match('backbone'))).get_layer_depth(
+    assert distiller(transformer(), teacher(classifier()), dict(a=match(last_stage(transformer)))).get_layer_depth(
         'backbone.cls_token') == (0, 4)
 
 
@@ -274,7 +275,7 @@ def test_initial_weights_and_random_state_are_those_without_distillation(make):
 
     stock, state = seeded(5, lambda: run(build(make())))
     model, distilled_state = seeded(5, lambda: run(distiller(
-        make(), teacher(classifier(16)), dict(a=match(dict(student='backbone[-1]', teacher='backbone'))))))
+        make(), teacher(classifier(16)), dict(a=match(last_stage(make))))))
     for name, value in stock.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     assert torch.equal(state, distilled_state)
@@ -291,7 +292,7 @@ def test_an_objective_may_draw_random_numbers_when_it_initialises_itself():
 
 def test_connectors_keep_the_initialisation_that_they_state():
     model = distiller(convnext(), teacher(classifier(16)), dict(a=dict(
-        match('backbone'), connector=dict(type='ConvBN'))))
+        match(last_stage(convnext)), connector=dict(type='ConvBN'))))
     before = {name: value.clone() for name, value in model.distiller.state_dict().items()}
     model.init_weights()
     for name, value in model.distiller.state_dict().items():
@@ -613,3 +614,27 @@ def test_a_student_that_is_a_distiller():
 def test_a_student_that_is_no_model():
     with pytest.raises(ConfigError, match='model.student: expected a config of an mmengine BaseModel, got Conv2d'):
         distiller(nn.Conv2d(3, 4, 1))
+
+
+def test_a_teacher_runs_no_further_than_the_objectives_that_are_on():
+    model = small(objectives=dict(early=match('backbone.layer1'), late=match('backbone.layer3')))
+    backbone, calls = model.teachers[0].model.backbone, []
+    for name in ('layer1', 'layer2', 'layer3', 'layer4'):
+        getattr(backbone, name).register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+    losses_of(model, classification_batch())
+    assert calls == ['layer1', 'layer2', 'layer3']
+    calls.clear()
+    model.objectives['late'].weight = 0.0
+    assert 'late.loss_0' not in losses_of(model, classification_batch()) and calls == ['layer1']
+
+
+def test_a_frozen_student_is_told_that_it_cannot_learn():
+    model = small(objectives=dict(a=match('backbone.layer1')))
+    for parameter in model.backbone.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(RuntimeError, match=r"model.objectives.a.taps: no gradient.*'backbone.layer1'.*frozen"):
+        losses_of(model, classification_batch())
+    both = small(objectives=dict(a=dict(match('backbone.layer1'), taps=['backbone.layer1', 'backbone.layer4'])))
+    for name in ('conv1', 'bn1', 'layer1'):
+        getattr(both.backbone, name).requires_grad_(False)
+    assert losses_of(both, classification_batch())['a.loss_1'].requires_grad

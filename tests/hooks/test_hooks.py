@@ -27,14 +27,14 @@ class Record(Hook):
         self.calls += 1
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.weights.append(runner.model.objectives['backbone'].weight)
+        self.weights.append(runner.model.objectives['stage4'].weight)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.passes.append(self.calls)
 
 
 def recorded(cfg, **options):
-    cfg.custom_hooks.append(dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='backbone', **options))
+    cfg.custom_hooks.append(dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='stage4', **options))
     runner, record = Runner.from_cfg(cfg), Record()
     runner.register_hook(record)
     runner.train()
@@ -76,9 +76,9 @@ def test_alignment_is_logged_and_does_not_change_training(in_digits, tmp_path):
     (log,) = tmp_path.glob('measured/*/vis_data/scalars.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     line = lines[1]
-    assert -1 <= line['backbone.cosine_0'] <= 1 and 0 <= line['backbone.cka_0'] <= 1
-    assert line['backbone.ratio_to_task'] > 0
-    assert not measured.model.objectives['backbone'].loss._forward_hooks
+    assert -1 <= line['stage4.cosine_0'] <= 1 and 0 <= line['stage4.cka_0'] <= 1
+    assert line['stage4.ratio_to_task'] > 0
+    assert not measured.model.objectives['stage4'].loss._forward_hooks
 
 
 def test_the_metrics_have_their_properties():

@@ -129,7 +129,7 @@ def test_the_student_takes_the_teachers_size(student, teacher):
      [f'{KEY}.taps: ', "student's 'a' gives 3", 'gives 2', "'a[:2]'"]),
     (dict(a=[(7, 8)]), dict(a=[(7, 8)]), {}, [f'{KEY}.taps: a tap gives 7 rows for one image']),
     (dict(a=[(1, 8)]), dict(a=[(7, 8)]), {}, [f'{KEY}.taps: a tap gives 7 rows for one image']),
-    (dict(a=[(1, 5, 8)]), dict(a=[(1, 5, 8)]), {}, [f'{KEY}.taps: 5 tokens are not a square map']),
+    (dict(a=[(1, 5, 8)]), dict(a=[(1, 6, 8)]), {}, [f'{KEY}.taps: ', 'student has 5 and the teacher 6 positions']),
     (dict(a=[(1,)]), dict(a=[(1,)]), {}, [f'{KEY}.taps: ', 'got (1,)']),
     (dict(a=[(1, 8, 4, 4)]), dict(a=[(1, 8, 4, 4)]), dict(connector=dict(type='Nothing')), [f'{KEY}.connector.type: ']),
 ])
