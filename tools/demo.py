@@ -57,16 +57,16 @@ def _configs(teacher: str, student: str) -> dict[str, str]:
 TASKS = {
     'classification': Task('Classification, ResNet', _configs('resnet18-w32', 'resnet18-w8'),
                            'accuracy/top1', 'top-1 %', 1, 'backbone',
-                           dict(teacher=40, student=15, distilled=20)),
+                           dict(teacher=75, student=20, distilled=30)),
     'faster_rcnn': Task('Detection, Faster R-CNN', _configs('faster-rcnn_r18-w32_fpn', 'faster-rcnn_r18-w8_fpn'),
                         'coco/bbox_mAP', 'box AP', 100, 'neck[0]',
-                        dict(teacher=120, student=50, distilled=70)),
+                        dict(teacher=130, student=65, distilled=80)),
     'mask_rcnn': Task('Instances, Mask R-CNN', _configs('mask-rcnn_r18-w32_fpn', 'mask-rcnn_r18-w8_fpn'),
                       'coco/segm_mAP', 'mask AP', 100, 'neck[0]',
-                      dict(teacher=150, student=70, distilled=90)),
+                      dict(teacher=170, student=85, distilled=100)),
     'pspnet': Task('Segmentation, PSPNet', _configs('pspnet_r18-w32-d8', 'pspnet_r18-w8-d8'),
                    'mIoU', 'mIoU', 1, 'backbone[-1]',
-                   dict(teacher=100, student=40, distilled=60)),
+                   dict(teacher=125, student=50, distilled=75)),
 }
 DATA = dict(classification='classification', faster_rcnn='detection', mask_rcnn='detection',
             pspnet='segmentation')
