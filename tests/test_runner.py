@@ -1,4 +1,6 @@
 """Distillation inside real runners: checkpoints, resuming, and the student's own course."""
+import os
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -50,6 +52,24 @@ def test_every_saved_file_is_the_students_own(in_digits, tmp_path, task):
     student_cfg.load_from = str(tmp_path / 'distilled' / 'epoch_2.pth')
     found = Runner.from_cfg(student_cfg).test()
     assert last and {f'val/{name}': value for name, value in found.items() if not name.endswith('time')} == last
+
+
+def test_files_are_written_whole(in_digits, tmp_path, monkeypatch):
+    """A process that is killed while it saves leaves the checkpoints of before, and no broken one."""
+    saved = []
+
+    def killed(source, target, replace=os.replace):
+        saved.append(target.name)
+        if target.name == 'epoch_2.pth':
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(DISTILLED['classification'], tmp_path))
+    assert saved[0] == 'epoch_1.pth' and saved[-1] == 'epoch_2.pth'
+    assert [path.name for path in tmp_path.glob('*epoch_2*')] == []
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_1.pth')
 
 
 @pytest.mark.parametrize('task, hooks', [('classification', []), ('classification', [EMA]), ('faster_rcnn', [])],

@@ -97,7 +97,7 @@ class FeatureDistiller(BaseModel):
                 for index in objective.teachers_read(len(self.teachers)):
                     wanted.setdefault(index, set()).update(tap.teacher for tap in objective.taps)
             targets = {i: self.teachers[i](inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
-            features, losses = self._reader.read(
+            features, losses = self.reader.read(
                 lambda: self.student(inputs, data_samples, mode='loss'))
             self._check_gradients(active, features)
             for name, objective in active.items():
@@ -161,8 +161,8 @@ class FeatureDistiller(BaseModel):
 
     def _attach(self, taps: Sequence[str]) -> Features:
         """Sets what is read of the student, and finds its shapes (see :meth:`Teacher.attach`)."""
-        self._reader = TapReader(self.student, taps, owner='student')
-        return probe(self.student, self._reader)[0]
+        self.reader = TapReader(self.student, taps, owner='student')
+        return probe(self.student, self.reader)[0]
 
     def _prepare(self, objectives: Mapping[str, Objective]) -> None:
         """Resolves all taps by one dry run of each network, and builds what depends on shapes."""

@@ -93,7 +93,7 @@ class _Parts:
         data = self._distiller.data_preprocessor(copy.deepcopy(self._data), True)
         self._inputs, self._samples = data['inputs'], data['data_samples']
         with torch.no_grad():
-            features, _ = self._distiller._reader.read(
+            features, _ = self._distiller.reader.read(
                 lambda: self._distiller.student(self._inputs, self._samples, mode='loss'))
         self._features = {tap: [tensor.detach().requires_grad_() for tensor in tensors]
                           for tap, tensors in features.items()}

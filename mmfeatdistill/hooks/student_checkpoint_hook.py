@@ -1,11 +1,12 @@
 """Keeps what distillation adds out of the student's checkpoint, and beside it for resuming."""
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmfeatdistill.distillers.feature_distiller import ADDED
+from mmfeatdistill.hooks.whole_files import write_whole_files
 from mmfeatdistill.registry import HOOKS
 
 _LAYOUT = {'state_dict': f'{ADDED}.', 'ema_state_dict': f'module.{ADDED}.'}
@@ -19,18 +20,21 @@ class StudentCheckpointHook(Hook):
     On saving, the entries ``distiller.*`` move from ``state_dict`` and ``ema_state_dict`` to a key of
     their own, ``distiller``; so the file loads in the stock student config with nothing missing and
     nothing unexpected. On resuming they move back. On loading without resuming, the distiller keeps its
-    fresh connectors.
+    fresh connectors. Files on a local disk are written whole: a killed training leaves no broken one.
     """
 
     # Before EMAHook, which reads both state dicts on loading.
     priority = 'VERY_HIGH'
 
     def before_run(self, runner: Any) -> None:
-        """Registers the half that acts after EMAHook on saving.
+        """Registers the half that acts after EMAHook on saving, and lets files be written whole.
 
         Args:
             runner (Runner): The runner; mmengine has one priority order for saving and loading.
         """
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                write_whole_files(hook, str(hook.out_dir or runner.work_dir))
         if not any(isinstance(hook, _MoveAsideHook) for hook in runner.hooks):
             runner.register_hook(_MoveAsideHook(), priority='VERY_LOW')
 
