@@ -33,11 +33,13 @@ class InputSpace(NamedTuple):
             InputSpace: Mean, std, channel order and padding.
         """
         mean, std = getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None)
-        reverses = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False))
+        # mmengine's and mmdet's names, mmseg's of the original family, mmpretrain's.
+        reverses = any(getattr(preprocessor, name, False)
+                       for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
         padding = getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0))  # mmseg's, the others'
         return cls(mean=torch.zeros(1) if mean is None else mean.detach().flatten().double().cpu(),
                    std=torch.ones(1) if std is None else std.detach().flatten().double().cpu(),
-                   reverses_channels=bool(reverses),
+                   reverses_channels=reverses,
                    pad_value=float(padding))
 
 
