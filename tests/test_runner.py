@@ -99,6 +99,30 @@ def test_resuming_ends_with_the_same_weights_bit_for_bit(in_digits, tmp_path, ta
         assert same_tensors(*(file['distiller']['ema_state_dict'] for file in saved))
 
 
+def test_resuming_an_iteration_based_training_is_exact(in_digits, tmp_path):
+    """The loop of most segmentation schedules, with random augmentation in the data workers."""
+    def config(name: str):
+        cfg = small(DISTILLED['pspnet'], tmp_path / name)
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=8)
+        cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
+        cfg.train_dataloader.dataset.pipeline.insert(2, dict(type='PhotoMetricDistortion'))
+        cfg.default_hooks.checkpoint.update(by_epoch=False, interval=3, save_best=None)
+        cfg.default_hooks.logger.log_metric_by_epoch = False
+        cfg.log_processor.by_epoch = False
+        cfg.param_scheduler = [dict(type='PolyLR', by_epoch=False, begin=0, end=8)]
+        return cfg
+
+    straight = train(config('straight'))
+    interrupted = Runner.from_cfg(config('interrupted'))
+    interrupted.register_hook(Crash(at=5))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train()
+    cfg = config('interrupted')
+    cfg.resume = True
+    resumed = train(cfg)
+    assert resumed.iter == 8 and same_tensors(straight.model.state_dict(), resumed.model.state_dict())
+
+
 @pytest.mark.parametrize('exact', [True, False], ids=['exact', 'without the hook'])
 def test_resuming_without_a_configured_seed_is_exact_thanks_to_the_hook(in_digits, tmp_path, exact):
     teacher = small('digits/faster-rcnn_r18-w32_fpn_digits.py', tmp_path)
