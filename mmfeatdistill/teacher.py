@@ -34,8 +34,9 @@ class Teacher:
         model (dict, optional): A model config, in place of ``config``; where it has no
             ``data_preprocessor`` it takes the student's.
         checkpoint (str, optional): A path, a URL, ``'zoo'`` for the weights that the config's own
-            metafile names, or None for the initialisation that the model's own ``init_cfg`` asks for.
-            Defaults to ``'auto'``: ``'zoo'`` for a stock config or zoo model, an error otherwise.
+            metafile names, ``'init_cfg'`` for those that the model's own ``init_cfg`` names, or None for
+            random ones, which nothing can be learnt from: for tests and timings. Defaults to ``'auto'``:
+            ``'zoo'`` for a stock config or zoo model, an error otherwise.
         strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
             another shape, is an error. Defaults to True.
 
@@ -123,9 +124,12 @@ class Teacher:
 
     def _load(self, checkpoint: Optional[str], strict: bool, key: str) -> Optional[LoadReport]:
         if checkpoint is None:
-            print_log(f'{key} is None: the teacher keeps the weights of its own initialisation.',
+            print_log(f'{key} is None: the teacher has random weights, and nothing can be learnt from it.',
                       logger='current', level=logging.WARNING)
-            self.model.init_weights()
+            return None
+        if checkpoint == 'init_cfg':
+            with config_key(key):
+                self.model.init_weights()
             return None
         with config_key(key):
             report = load_checkpoint(self.model, checkpoint)
@@ -176,13 +180,13 @@ def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: 
                         key: str) -> Optional[str]:
     if checkpoint == 'auto':
         if config is None or osp.isfile(str(name)):
-            raise ConfigError(f'{key}: is missing; give a path, a URL, or None for an untrained teacher.')
+            raise ConfigError(f'{key}: is missing; give a path, a URL, or None for a random teacher.')
         checkpoint = 'zoo'
     if checkpoint == 'zoo':
         with config_key(key):
             return zoo_weights(config.filename if config is not None else 'model', name or '')
     if checkpoint is not None and not isinstance(checkpoint, str):
-        raise ConfigError(f'{key}: expected a path, a URL, \'zoo\' or None, got {checkpoint!r}.')
+        raise ConfigError(f'{key}: expected a path, a URL, \'zoo\', \'init_cfg\' or None, got {checkpoint!r}.')
     return checkpoint
 
 
