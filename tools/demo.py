@@ -10,6 +10,7 @@ import os.path as osp
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import date
 from functools import partial
 from typing import Any, NamedTuple
@@ -91,8 +92,8 @@ def main() -> None:
     table = summary(results, args.seed)
     write_atomically(osp.join(folder, 'summary.md'), table)
     write_atomically(osp.join(folder, 'summary.json'), json.dumps(
-        {name: {role: result._asdict() if hasattr(result, '_asdict') else vars(result)
-                for role, result in roles.items()} for name, roles in results.items()}, indent=2))
+        {name: {role: asdict(result) for role, result in roles.items()} for name, roles in results.items()},
+        indent=2))
     print(f'\n{table}\nTable, pictures, checkpoints and logs: {folder}')
 
 
@@ -169,4 +170,7 @@ def summary(results: dict[str, dict[str, Result]], seed: int) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nStopped. The same command goes on from here.')

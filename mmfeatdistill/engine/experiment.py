@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection
 from typing import Any, Optional
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -163,21 +162,17 @@ class _ReportProgress(Hook):
                          outputs: Optional[dict] = None) -> None:
         """Reports an iteration; the last one waits for the evaluation."""
         done = min(0.99, (runner.iter + 1) / runner.max_iters)
-        self._send(done, f'iteration {runner.iter + 1}/{runner.max_iters}')
+        self.sender.send((done, f'iteration {runner.iter + 1}/{runner.max_iters}'))
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                        outputs: Any = None) -> None:
         """Reports that it is evaluating."""
         done = min(0.99, runner.iter / runner.max_iters)
-        self._send(done, f'evaluating {batch_idx + 1}/{len(runner.val_dataloader)}')
+        self.sender.send((done, f'evaluating {batch_idx + 1}/{len(runner.val_dataloader)}'))
 
     def after_val_epoch(self, runner: Any, metrics: Optional[dict[str, float]] = None) -> None:
         """Keeps the metrics of the last evaluation."""
         self.metrics = dict(metrics or {})
-
-    def _send(self, fraction: float, text: str) -> None:
-        if is_main_process():
-            self.sender.send((fraction, text))
 
 
 def write_atomically(path: str, text: str) -> None:
