@@ -1,7 +1,8 @@
 """The demo: trains a teacher, a student alone and the same student distilled, in four tasks, and compares them.
 
-Everything it leaves is below ``work_dirs/demo/seed_<seed>``: the table (``summary.md``, ``summary.json``), the
-pictures, and all checkpoints and logs. It can be killed at any time; started again it goes on.
+Everything it leaves is below ``work_dirs/demo/seed_<seed>``: the table (``summary.md``, ``summary.json``; of a single
+task, in that task's folder), the pictures, and all checkpoints and logs. It can be killed at any time; started again
+it goes on.
 """
 import argparse
 import json
@@ -82,19 +83,20 @@ def main() -> None:
     os.chdir(ROOT)
     names = list(TASKS) if args.task == 'all' else [args.task]
     folder = osp.join('work_dirs', 'demo', f'seed_{args.seed}')
+    out = folder if args.task == 'all' else osp.join(folder, args.task)
     make_data(names)
     results = train_all(names, folder, args.seed)
     for name in names:
         draw(TASKS[name], osp.join(folder, name))
     training_curves({TASKS[name].title: {TITLES[role]: osp.join(folder, name, role)
                                          for role in ('student', 'distilled')} for name in names},
-                    osp.join(folder, 'curves.png'))
+                    osp.join(out, 'curves.png'))
     table = summary(results, args.seed)
-    write_atomically(osp.join(folder, 'summary.md'), table)
-    write_atomically(osp.join(folder, 'summary.json'), json.dumps(
+    write_atomically(osp.join(out, 'summary.md'), table)
+    write_atomically(osp.join(out, 'summary.json'), json.dumps(
         {name: {role: asdict(result) for role, result in roles.items()} for name, roles in results.items()},
         indent=2))
-    print(f'\n{table}\nTable, pictures, checkpoints and logs: {folder}')
+    print(f'\n{table}\nTable, pictures, checkpoints and logs: {out}')
 
 
 def make_data(names: list[str]) -> None:
