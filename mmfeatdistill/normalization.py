@@ -5,6 +5,9 @@ from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
+_PADDING_KEYS = {'batch_input_shape', 'padding_size'}
+"""What mmdet's and mmseg's data preprocessors note in the samples of a batch that they padded."""
+
 
 class InputSpace(NamedTuple):
     """What a data preprocessor makes of raw pixels: ``(pixels - mean) / std``, perhaps reversed.
@@ -14,12 +17,14 @@ class InputSpace(NamedTuple):
         std (Tensor): Likewise.
         reverses_channels (bool): Whether BGR becomes RGB, or the reverse.
         pad_value (float): What it pads with, after normalisation.
+        pad_size_divisor (int): What the sides of a padded batch are multiples of.
     """
 
     mean: Tensor
     std: Tensor
     reverses_channels: bool
     pad_value: float
+    pad_size_divisor: int = 1
 
     @classmethod
     def of(cls, preprocessor: nn.Module) -> 'InputSpace':
@@ -40,7 +45,8 @@ class InputSpace(NamedTuple):
         return cls(mean=torch.zeros(1) if mean is None else mean.detach().flatten().double().cpu(),
                    std=torch.ones(1) if std is None else std.detach().flatten().double().cpu(),
                    reverses_channels=reverses,
-                   pad_value=float(padding))
+                   pad_value=float(padding),
+                   pad_size_divisor=getattr(preprocessor, 'pad_size_divisor', 1))
 
 
 class InputConversion(nn.Module):
@@ -69,6 +75,7 @@ class InputConversion(nn.Module):
         super().__init__()
         self.reverse = student.reverses_channels != teacher.reverses_channels
         self.pad_value = teacher.pad_value
+        self.pad_size_divisor = student.pad_size_divisor
         mean, std = (value.flip(0) if self.reverse else value for value in (student.mean, student.std))
         scale, shift = std / teacher.std, (mean - teacher.mean) / teacher.std
         self.is_identity = (not self.reverse and bool((scale == 1).all() and (shift == 0).all())
@@ -89,8 +96,22 @@ class InputConversion(nn.Module):
         if self.is_identity:
             return inputs
         converted = (inputs.flip(1) if self.reverse else inputs) * self.scale + self.shift
-        for image, sample in zip(converted, data_samples or ()):
-            height, width = sample.metainfo.get('img_shape', image.shape[1:])[:2]
+        for image, (height, width) in zip(converted, self._image_sizes(inputs, data_samples or ())):
             image[:, height:] = self.pad_value
             image[:, :, width:] = self.pad_value
         return converted
+
+    def _image_sizes(self, inputs: Tensor, data_samples: Sequence[Any]) -> list[tuple[int, int]]:
+        """Heights and widths without padding; none where they cannot be trusted.
+
+        Some pipelines leave an outdated ``img_shape``. It is right where the preprocessor has noted that it
+        padded, or where padding such images to the largest would give a batch of this size.
+        """
+        noted = [sample.metainfo for sample in data_samples]
+        if not noted or not all('img_shape' in metainfo for metainfo in noted):
+            return []
+        sizes = [metainfo['img_shape'][:2] for metainfo in noted]
+        batch = tuple(-(-max(sides) // self.pad_size_divisor) * self.pad_size_divisor for sides in zip(*sizes))
+        if batch == tuple(inputs.shape[-2:]) or all(_PADDING_KEYS & set(metainfo) for metainfo in noted):
+            return sizes
+        return []

@@ -14,9 +14,9 @@ from mmfeatdistill.version import __version__
 
 MINIMUM = {'torch': '2.1', 'mmengine': '0.10', 'mmcv': '2.0'}
 INSTALL_HINT = (
-    "install one of the two package families: pip install 'mmfeatdistill[maintained]' "
-    "(onedl-* packages, current torch) or pip install 'mmfeatdistill[original]' "
-    '(torch 2.1, numpy<2); mmcv builds from source, see the README for the order')
+    "install one of the two package families; in a clone of this project: pip install '.[maintained]' "
+    "(onedl-* packages, current torch) or pip install '.[original]' (torch 2.1, numpy<2); torch comes first, "
+    'as mmcv builds against it, see the README')
 TASK_LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 

@@ -2,15 +2,13 @@
 
 A tap is written ``path``, ``path[i]``, ``path[i:j]``, ``path:in`` or ``path:in[i]``:
 
-============================  =====================================================================
-``'neck'``                    what the module returns; a tuple gives one feature per item
-``'backbone.layer4'``         any submodule, with the names of ``named_modules()``
-``'neck[1:4]'``, ``'neck[0]'``  some items of that output
-``'backbone.layer4.1.relu:in'``  what goes into the module: its pre-activation
-============================  =====================================================================
+- ``'neck'``: what the module returns; a tuple gives one feature per item;
+- ``'backbone.layer4'``: any submodule, with the names of ``named_modules()``;
+- ``'neck[1:4]'``, ``'neck[-1]'``: some of what it returns, counting the tensors of a nested output in order;
+- ``'backbone.layer4.1.relu:in'``: what goes into the module, here its pre-activation.
 
-Of a module that runs more than once in a pass, the last call counts. Modules whose ``forward`` is
-called directly, as mmseg calls its decode heads, can be tapped like any other.
+Of a module that runs more than once in a pass, the last call counts. Modules whose ``forward`` is called directly, as
+mmseg calls its decode heads, can be tapped like any other.
 """
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -230,7 +228,8 @@ class TapReader:
                 module.forward = partial(_forward, module.forward, path, catch)
             yield caught
         finally:
-            for module, replaced in restore:
+            # Backwards: a module that is known by two names was replaced twice.
+            for module, replaced in reversed(restore):
                 del module.forward
                 if replaced is not None:
                     module.forward = replaced

@@ -287,6 +287,6 @@ def test_schedules_that_contradict_themselves(options, words):
 def test_a_schedule_for_no_objective(model, words):
     runner = SimpleNamespace(model=model, epoch=0, iter=0)
     with pytest.raises(ConfigError) as error:
-        ObjectiveScheduleHook('fnp').before_train_iter(runner, 0)
+        ObjectiveScheduleHook('fnp').before_train(runner)
     assert str(error.value).startswith('custom_hooks.ObjectiveScheduleHook.objective: ')
     assert all(word in str(error.value) for word in words), error.value

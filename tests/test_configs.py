@@ -1,6 +1,9 @@
 """Every shipped config: short, consistent, and it trains."""
+import re
+
 import pytest
 from mmengine.config import Config
+from mmengine.fileio import load
 from mmengine.runner import Runner
 
 from tests.runs import CONFIGS, DISTILLED, small
@@ -45,3 +48,16 @@ def test_a_config_trains_two_iterations_and_validates(in_digits, tmp_path, path)
     runner.train()
     assert runner.iter == 2
     assert any(name.startswith('val/') for name in runner.message_hub.log_scalars)
+
+
+def test_the_readme_quotes_a_config_as_it_is():
+    quoted = re.search(r'```python\n(_base_.*?)```', (CONFIGS.parent / 'README.md').read_text(), re.S).group(1)
+    plain = ''.join(re.sub(r'\s+# \d$', '', line) + '\n' for line in quoted.splitlines())
+    assert plain == (CONFIGS / DISTILLED['faster_rcnn']).read_text()
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*/metafile.yml')), ids=lambda path: path.parent.name)
+def test_a_metafile_names_configs_that_are_there(path):
+    models = load(path)['Models']
+    assert models and all((CONFIGS.parent / model['Config']).is_file() for model in models)
+    assert all(f"{model['Name']}.py" == model['Config'].rpartition('/')[2] for model in models)

@@ -115,3 +115,18 @@ def test_without_known_image_shapes_nothing_is_taken_for_padding(data_samples):
 def test_it_has_no_state():
     convert = InputConversion(InputSpace.of(mmengine(True, 0, **IMAGENET)), InputSpace.of(mmengine(True, 0, **UNIT)))
     assert not convert.state_dict() and not list(convert.parameters())
+
+
+def test_an_outdated_img_shape_is_no_padding():
+    """Wrapped torchvision transforms resize the image and leave its noted shape as it was."""
+    from mmengine.structures import BaseDataElement
+
+    from mmfeatdistill.normalization import InputConversion, InputSpace
+    raw = InputSpace(torch.zeros(1), torch.ones(1), False, 0.0)
+    halved = InputSpace(torch.zeros(1), torch.full((1,), 2.0), False, 7.0)
+    images = torch.ones(1, 3, 8, 8)
+    outdated = BaseDataElement(metainfo=dict(img_shape=(4, 4)))
+    assert (InputConversion(raw, halved)(images, [outdated]) == 0.5).all()
+    padded = BaseDataElement(metainfo=dict(img_shape=(4, 4), batch_input_shape=(8, 8)))
+    converted = InputConversion(raw, halved)(images, [padded])
+    assert (converted[..., :4, :4] == 0.5).all() and (converted == 7).sum() == 3 * (64 - 16)

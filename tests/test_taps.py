@@ -432,3 +432,13 @@ def test_survey_names_what_ran_in_order():
         'stem': ([(1, 4, 4, 8)], 1), 'shared': ([(1, 4, 4, 2)], 3),
         'last': ([(1, 4, 4, 8), (1, 4, 4, 4), (1, 4, 4, 2)], 1)}
     assert list(found) == ['stem', 'shared', 'last']
+
+
+def test_a_module_known_by_two_names_can_be_tapped_by_both():
+    conv = torch.nn.Conv2d(3, 3, 1)
+    model = torch.nn.Sequential(conv, torch.nn.ReLU(), conv)
+    reader, image = TapReader(model, ['0', '2'], 'student'), torch.randn(1, 3, 4, 4)
+    for _ in range(2):
+        features, output = reader.read(lambda: model(image))
+        assert features['2'][0] is output and features['0'][0] is output, 'the last call counts'
+    assert 'forward' not in vars(conv)

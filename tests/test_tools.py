@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import mmcv
 import pytest
 import torch
 
@@ -92,3 +93,45 @@ def test_list_taps_and_the_step_benchmark(digits, tmp_path):
     run(ROOT / 'tools' / 'benchmark_step.py', CONFIGS / DISTILLED['pspnet'], '--rounds', '2', '--json',
         tmp_path / 'step.json', '--cfg-options', 'model.teacher.checkpoint=None', folder=digits)
     assert json.loads((tmp_path / 'step.json').read_text())['ratio'] > 0
+
+
+EXPERIMENT = """
+import sys
+from functools import partial
+from mmfeatdistill.engine import Experiment, run_experiment
+from mmfeatdistill.visualization import image_grid, save_snapshots, training_curves
+config, work_dir, epochs = sys.argv[1:]
+options = {'model.teacher.checkpoint': None, 'train_cfg.max_epochs': int(epochs), 'default_hooks.logger.interval': 1}
+snapshots = partial(save_snapshots, tap='neck[0]', folder=f'{work_dir}/snapshots', count=2)
+show = partial(print, flush=True)
+result = run_experiment(Experiment(config, work_dir, options), show, snapshots)
+names = [f'{work_dir}/snapshots/{kind}_{i}.png' for i in range(2) for kind in ('input', 'feature', 'prediction')]
+image_grid([names[:3], names[3:]], ['image', 'feature', 'prediction'], f'{work_dir}/grid.png')
+training_curves({'task': {'student': work_dir}}, f'{work_dir}/curves.png')
+print(result)
+"""
+
+
+@pytest.mark.slow
+def test_an_experiment_is_continued_finished_once_and_draws(digits, tmp_path):
+    work_dir = tmp_path / 'run'
+
+    def command(epochs: int) -> list:
+        return ['-c', EXPERIMENT, CONFIGS / DISTILLED['faster_rcnn'], work_dir, epochs]
+
+    killed = start(*command(12), folder=digits)
+    while not (work_dir / 'last_checkpoint').exists():
+        assert killed.poll() is None, killed.communicate()[0]
+        time.sleep(0.05)
+    killed.kill()
+    killed.communicate()
+    assert not (work_dir / 'result.json').exists()
+    continued = run(*command(12), folder=digits)
+    assert 'iteration 1/' not in continued and 'iteration 48/48' in continued
+    result = json.loads((work_dir / 'result.json').read_text())
+    assert 'coco/bbox_mAP' in result['metrics'] and result['checkpoint'].endswith('epoch_12.pth')
+    for name in ('grid', 'curves'):
+        assert mmcv.imread(work_dir / f'{name}.png').std() > 10
+    assert 'iteration' not in run(*command(12), folder=digits), 'a finished one is not run again'
+    assert 'iteration 4/4' in run(*command(1), folder=digits), 'another config starts anew'
+    assert len(list(tmp_path.glob('run.*'))) == 1, 'and what was there is moved aside'

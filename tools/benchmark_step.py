@@ -9,8 +9,8 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
-from mmfeatdistill.engine.experiment import write_atomically
 from mmfeatdistill.engine.step_benchmark import PARTS, measure_step
+from mmfeatdistill.files import write_whole
 from mmfeatdistill.zoo import load_config
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
@@ -40,7 +40,7 @@ def main() -> None:
     print(f'distilled step / sum of the three parts: {costs.ratio:.3f} (median of {args.rounds} rounds, {args.device}, '
           f'torch {torch.__version__}, {torch.get_num_threads()} threads)')
     if args.json:
-        write_atomically(args.json, json.dumps(costs._asdict(), indent=2))
+        write_whole(args.json, json.dumps(costs._asdict(), indent=2))
 
 
 if __name__ == '__main__':

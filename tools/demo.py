@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict
 from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mmengine
@@ -21,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from mmfeatdistill.engine import Experiment, Result, run_experiment
-from mmfeatdistill.engine.experiment import write_atomically
+from mmfeatdistill.files import write_whole
 from mmfeatdistill.visualization import image_grid, save_snapshots, training_curves
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -92,8 +93,8 @@ def main() -> None:
                                          for role in ('student', 'distilled')} for name in names},
                     osp.join(out, 'curves.png'))
     table = summary(results, args.seed)
-    write_atomically(osp.join(out, 'summary.md'), table)
-    write_atomically(osp.join(out, 'summary.json'), json.dumps(
+    write_whole(osp.join(out, 'summary.md'), table)
+    write_whole(osp.join(out, 'summary.json'), json.dumps(
         {name: {role: asdict(result) for role, result in roles.items()} for name, roles in results.items()},
         indent=2))
     print(f'\n{table}\nTable, pictures, checkpoints and logs: {out}')
@@ -118,8 +119,10 @@ def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, R
         task, results[name] = TASKS[name], {}
         for role in ROLES:
             options: dict[str, Any] = {'randomness.seed': seed}
+            depends_on = [Path('data', 'digits', DATA[name], 'arguments.json').read_text()]
             if role == 'distilled':
                 options['model.teacher.checkpoint'] = results[name]['teacher'].checkpoint
+                depends_on.append(results[name]['teacher'].fingerprint)
             else:
                 # As the distillation configs do: the same random numbers in every iteration.
                 options['custom_hooks'] = [dict(type='mmfeatdistill.ExactResumeHook')]
@@ -128,7 +131,7 @@ def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, R
             show(0, 'starting')
             work_dir = osp.join(folder, name, role)
             results[name][role] = run_experiment(
-                Experiment(osp.join('configs', task.configs[role]), work_dir, options), show,
+                Experiment(osp.join('configs', task.configs[role]), work_dir, options, tuple(depends_on)), show,
                 partial(save_snapshots, tap=task.tap, folder=osp.join(work_dir, 'snapshots')))
             done += task.seconds[role]
             score = task.scale * results[name][role].metrics[task.metric]

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from mmfeatdistill.engine import student_config
 from mmfeatdistill.probing import probe_all
-from mmfeatdistill.teacher import build_model
-from mmfeatdistill.zoo import load_config
+from mmfeatdistill.zoo import build_model, load_config
 
 
 def main() -> None:

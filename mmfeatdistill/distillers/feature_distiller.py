@@ -73,24 +73,26 @@ class FeatureDistiller(BaseModel):
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
             self._prepare(built)
             self.add_module(ADDED, _Objectives(built))
-        self._gradients_checked = False
+        self._first_step_checked = False
 
-    def forward(self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor') -> Any:
+    def forward(self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor',
+                **kwargs: Any) -> Any:
         """Runs the student, and in ``mode='loss'`` the objectives that are on.
 
         Args:
             inputs (Tensor): As the student takes it.
             data_samples (list, optional): As the student takes it.
             mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``.
+            **kwargs: What else the student takes.
 
         Returns:
             Any: What the student returns; losses of the objectives are added to its dict of losses.
         """
         if mode != 'loss':
-            return self.student(inputs, data_samples, mode=mode)
+            return self.student(inputs, data_samples, mode=mode, **kwargs)
         active = {name: o for name, o in self.objectives.items() if o.weight != 0}
         if not active:
-            losses = self.student(inputs, data_samples, mode='loss')
+            losses = self.student(inputs, data_samples, mode='loss', **kwargs)
         else:
             wanted: dict[int, set[str]] = {}
             for objective in active.values():
@@ -98,14 +100,14 @@ class FeatureDistiller(BaseModel):
                     wanted.setdefault(index, set()).update(tap.teacher for tap in objective.taps)
             targets = {i: self.teachers[i](inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
             features, losses = self.reader.read(
-                lambda: self.student(inputs, data_samples, mode='loss'))
-            self._check_gradients(active, features)
+                lambda: self.student(inputs, data_samples, mode='loss', **kwargs))
+            self._check_first_step(active, features, losses)
             for name, objective in active.items():
                 teachers = [targets[i] for i in objective.teachers_read(len(self.teachers))]
                 for key, value in objective(features, teachers).items():
                     losses[f'{name}.{key}'] = value * objective.weight
         if len(active) < len(self.objectives) and get_world_size() > 1:
-            losses[f'{ADDED}.loss_idle'] = self._zero_of_idle_parameters()
+            self._keep_idle_parameters(losses)
         return losses
 
     @property
@@ -184,12 +186,16 @@ class FeatureDistiller(BaseModel):
         for name, objective in objectives.items():
             objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
 
-    def _check_gradients(self, active: Mapping[str, Objective], features: Features) -> None:
-        """Finds, in the first training step, objectives through which the student cannot learn."""
-        if self._gradients_checked or not torch.is_grad_enabled():
+    def _check_first_step(self, active: Mapping[str, Objective], features: Features, losses: Mapping) -> None:
+        """Finds what only a training step shows: names of losses, and taps through which nothing is learnt."""
+        if self._first_step_checked or not torch.is_grad_enabled():
             return
-        self._gradients_checked = True
+        self._first_step_checked = True
         for name, objective in active.items():
+            taken = [key for key in losses if key.startswith(f'{name}.')]
+            if taken:
+                raise ConfigError(f'model.objectives.{name}: the student logs a loss as {taken[0]!r}; take another '
+                                  f"name, such as '{name}_match'.")
             taps = dict.fromkeys(tap.student for tap in objective.taps)
             dead = [tap for tap in taps if not any(tensor.requires_grad for tensor in features[tap])]
             if not dead:
@@ -200,11 +206,13 @@ class FeatureDistiller(BaseModel):
                 raise RuntimeError(f'{message}. Tap a later place, or remove the objective.')
             print_log(f'{message}.', logger='current', level=logging.WARNING)
 
-    def _zero_of_idle_parameters(self) -> Tensor:
+    def _keep_idle_parameters(self, losses: dict[str, Any]) -> None:
         """Keeps parameters of switched-off objectives in the graph: DDP waits for every gradient."""
-        idle = [p.flatten()[:1].sum() for o in self.objectives.values() if o.weight == 0
-                for p in o.parameters()]
-        return torch.stack(idle).sum() * 0 if idle else torch.zeros((), device=next(self.parameters()).device)
+        idle = [p.flatten()[:1].sum() for o in self.objectives.values() if o.weight == 0 for p in o.parameters()]
+        if idle:
+            zero = torch.stack(idle).sum() * 0
+            name, value = next((key, value) for key, value in losses.items() if 'loss' in key)
+            losses[name] = value + zero if isinstance(value, Tensor) else [value[0] + zero, *value[1:]]
 
 
 class _Objectives(ModuleDict):

@@ -8,8 +8,6 @@ from mmengine.device import is_cuda_available
 
 from mmfeatdistill.zoo import load_config
 
-DISTILLER_TYPES = ('mmfeatdistill.FeatureDistiller', 'FeatureDistiller')
-
 
 def run_arguments(description: str) -> argparse.ArgumentParser:
     """A parser with the options that MM users know from every ``train.py`` and ``test.py``.
@@ -88,7 +86,8 @@ def student_config(cfg: Config) -> Config:
     Returns:
         Config: The same, with the student as its model; nothing of the distiller or teacher is built.
     """
-    if cfg.model.get('type') in DISTILLER_TYPES:
+    kind = cfg.model.get('type')
+    if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'FeatureDistiller':
         cfg = cfg.copy()
         cfg.model = cfg.model.student
     return cfg

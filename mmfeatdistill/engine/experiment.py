@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmfeatdistill.files import write_whole
 from mmfeatdistill.zoo import load_config
 
 Inspect = Callable[[Runner], None]
@@ -31,11 +32,14 @@ class Experiment:
         config (str): Config file.
         work_dir (str): Where it leaves its checkpoints, logs and result.
         options (dict): Overrides of the config, as ``--cfg-options`` takes them.
+        depends_on (tuple[str, ...]): What else its result depends on, such as the fingerprint of the teacher's
+            training or of the data.
     """
 
     config: str
     work_dir: str
     options: dict[str, Any] = field(default_factory=dict)
+    depends_on: tuple[str, ...] = ()
 
     def load(self) -> Config:
         """The config as it is run."""
@@ -56,7 +60,7 @@ class Result:
         seconds_per_iter (float): Median over the training.
         seconds (float): Of the whole training in this process, evaluation included.
         peak_memory_mib (float): Peak resident memory of the process.
-        fingerprint (str): Of the config that it was run with.
+        fingerprint (str): Of the config that it was run with, and of what else it depends on.
     """
 
     metrics: dict[str, float]
@@ -86,7 +90,7 @@ def run_experiment(experiment: Experiment, on_progress: Optional[Progress] = Non
     Raises:
         RuntimeError: The training failed; the end of its output is in the message.
     """
-    fingerprint = _fingerprint(experiment.load())
+    fingerprint = _fingerprint(experiment)
     result = _finished(experiment.work_dir, fingerprint)
     if result is None:
         _claim(experiment.work_dir, fingerprint)
@@ -143,7 +147,7 @@ def _child(experiment: Experiment, fingerprint: str, receiver: Connection, sende
         seconds=time.monotonic() - started,
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         fingerprint=fingerprint)
-    write_atomically(_result_file(experiment.work_dir), json.dumps(asdict(result), indent=2))
+    write_whole(_result_file(experiment.work_dir), json.dumps(asdict(result), indent=2))
     sender.close()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -175,23 +179,9 @@ class _ReportProgress(Hook):
         self.metrics = dict(metrics or {})
 
 
-def write_atomically(path: str, text: str) -> None:
-    """Writes a text file so that it is either whole or not there.
-
-    Args:
-        path (str): Of the file.
-        text (str): Its content.
-    """
-    temporary = f'{path}.{os.getpid()}.tmp'
-    with open(temporary, 'w') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _fingerprint(cfg: Config) -> str:
-    return hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode()).hexdigest()[:16]
+def _fingerprint(experiment: Experiment) -> str:
+    content = [experiment.load().to_dict(), experiment.depends_on]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _finished(work_dir: str, fingerprint: str) -> Optional[Result]:
@@ -211,7 +201,7 @@ def _claim(work_dir: str, fingerprint: str) -> None:
                 return
         os.rename(work_dir, f'{work_dir}.{time.strftime("%Y%m%d_%H%M%S")}')
     os.makedirs(work_dir, exist_ok=True)
-    write_atomically(owner, fingerprint)
+    write_whole(owner, fingerprint)
 
 
 def _last_checkpoint(work_dir: str) -> str:

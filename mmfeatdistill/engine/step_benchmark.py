@@ -4,6 +4,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
+
+from mmfeatdistill.distillers.feature_distiller import ADDED
 
 PARTS = ('student', 'teacher', 'objectives', 'distilled')
 
@@ -81,7 +84,7 @@ class _Parts:
         self._distiller = _ready(root.MODELS.build(cfg.model), device)
         self._student = _ready(root.MODELS.build(cfg.model.student), device)
         self._student.load_state_dict({name: value for name, value in self._distiller.state_dict().items()
-                                       if not name.startswith('distiller.')})
+                                       if not name.startswith(f'{ADDED}.')})
         self._distilled_optim = build_optim_wrapper(self._distiller, cfg.optim_wrapper)
         self._student_optim = build_optim_wrapper(self._student, cfg.optim_wrapper)
         self._objectives_optim = build_optim_wrapper(self._distiller.distiller, cfg.optim_wrapper)
@@ -92,25 +95,31 @@ class _Parts:
         """Keeps a batch as the teachers see it, and features as the objectives see them."""
         data = self._distiller.data_preprocessor(copy.deepcopy(self._data), True)
         self._inputs, self._samples = data['inputs'], data['data_samples']
-        with torch.no_grad():
+        with torch.no_grad(), self._precision():
             features, _ = self._distiller.reader.read(
                 lambda: self._distiller.student(self._inputs, self._samples, mode='loss'))
+            self._targets = [teacher(self._inputs, self._samples) for teacher in self._distiller.teachers]
         self._features = {tap: [tensor.detach().requires_grad_() for tensor in tensors]
                           for tap, tensors in features.items()}
-        self._targets = [teacher(self._inputs, self._samples) for teacher in self._distiller.teachers]
+
+    def _precision(self) -> AbstractContextManager:
+        """Mixed, where the config trains so."""
+        return self._distilled_optim.optim_context(self._distiller)
 
     def student(self) -> None:
         self._student.train_step(copy.deepcopy(self._data), self._student_optim)
 
     def teacher(self) -> None:
-        for teacher in self._distiller.teachers:
-            teacher(self._inputs, self._samples)
+        with self._precision():
+            for teacher in self._distiller.teachers:
+                teacher(self._inputs, self._samples)
 
     def objectives(self) -> None:
         losses: list[Any] = []
-        for objective in self._distiller.objectives.values():
-            teachers = [self._targets[i] for i in objective.teachers_read(len(self._targets))]
-            losses += objective(self._features, teachers).values()
+        with self._precision():
+            for objective in self._distiller.objectives.values():
+                teachers = [self._targets[i] for i in objective.teachers_read(len(self._targets))]
+                losses += objective(self._features, teachers).values()
         total = torch.stack(losses).sum()
         if self._objectives_optim.optimizer.param_groups[0]['params']:
             self._objectives_optim.update_params(total)

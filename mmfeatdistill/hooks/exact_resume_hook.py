@@ -11,6 +11,9 @@ from torch.utils.data import get_worker_info
 
 from mmfeatdistill.registry import HOOKS
 
+_WORKER_STREAM = 1
+"""Keeps the numbers of the data workers apart from those of the training process."""
+
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
@@ -21,28 +24,39 @@ class ExactResumeHook(Hook):
     batch, in the data workers. So samplers of proposals, dropout and augmentations draw the same numbers after
     resuming, whatever happened before. Workers are restarted at each epoch for that.
 
-    Where no seed is configured, the one that mmengine drew and saved is taken over.
+    Where no seed is configured, the one that mmengine drew and saved is taken over. An iteration-based training
+    is exact with mmengine's ``InfiniteSampler``, as such schedules have it.
     """
 
     priority = 'VERY_HIGH'
 
-    def before_train_epoch(self, runner: Any) -> None:
-        """Prepares the data workers of an epoch, or of the whole of an iteration-based training.
+    def before_train(self, runner: Any) -> None:
+        """Lets the data workers be seeded batch by batch.
 
         Args:
             runner (Runner): The runner.
         """
-        _seed(runner.seed, get_rank(), runner.iter)
         loader = runner.train_dataloader
-        if hasattr(loader.sampler, 'seed') and not runner._randomness_cfg.get('diff_rank_seed', False):
-            # Where no seed was configured, resuming has taken over that of the checkpoint meanwhile.
-            loader.sampler.seed = runner.seed
+        samplers: list[Any] = [loader.sampler, getattr(loader.batch_sampler, 'sampler', None)]
+        for sampler in samplers:
+            if hasattr(sampler, 'seed') and not runner._randomness_cfg.get('diff_rank_seed', False):
+                # Where no seed was configured, resuming has taken over that of the checkpoint meanwhile.
+                sampler.seed = runner.seed
+        self._batches = None
         if loader.num_workers:
-            collate = getattr(loader.collate_fn, 'collate', loader.collate_fn)
-            loader.collate_fn = _SeededBatches(collate, (runner.seed, get_rank()), runner.iter)
-            loader.worker_init_fn = loader.collate_fn.begin
+            self._batches = _SeededBatches(loader.collate_fn, loader.worker_init_fn, (runner.seed, get_rank()))
+            loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.begin
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Starts the data workers of an epoch, or of the whole of an iteration-based training.
+
+        Args:
+            runner (Runner): The runner.
+        """
+        self._seed_process(runner, runner.iter)
+        if self._batches is not None:
             # Persistent workers keep the random state of the epochs before.
-            loader._iterator = None
+            runner.train_dataloader._iterator = None
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the training process for an iteration.
@@ -52,7 +66,7 @@ class ExactResumeHook(Hook):
             batch_idx (int): Unused.
             data_batch (Any): Unused.
         """
-        _seed(runner.seed, get_rank(), runner.iter)
+        self._seed_process(runner, runner.iter)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
@@ -64,7 +78,13 @@ class ExactResumeHook(Hook):
             data_batch (Any): Unused.
             outputs (dict, optional): Unused.
         """
-        _seed(runner.seed, get_rank(), runner.iter + 1)
+        self._seed_process(runner, runner.iter + 1)
+
+    def _seed_process(self, runner: Any, iteration: int) -> None:
+        if self._batches is not None:
+            # Whenever workers are started, the batch of this iteration is their first.
+            self._batches.first = iteration
+        _seed(runner.seed, get_rank(), iteration)
 
 
 class _SeededBatches:
@@ -73,23 +93,29 @@ class _SeededBatches:
     Batches go round the workers in turn, so each worker knows the numbers of its own.
     """
 
-    def __init__(self, collate: Callable[[Sequence], Any], seed: tuple[int, ...], first: int) -> None:
-        self.collate = collate
-        self._prefix = seed
-        self._next = first
+    def __init__(self, collate: Callable[[Sequence], Any], init: Optional[Callable[[int], None]],
+                 prefix: tuple[int, ...]) -> None:
+        self._collate = collate
+        self._init = init
+        self._prefix = prefix
+        self.first = 0
 
     def begin(self, worker_id: int) -> None:
-        """Seeds a worker for its first batch."""
-        self._next += worker_id
-        _seed(*self._prefix, self._next)
+        """Starts a worker as its loader would, and seeds it for its first batch."""
+        if self._init is not None:
+            self._init(worker_id)
+        self._seed(self.first + worker_id)
 
     def __call__(self, batch: Sequence) -> Any:
-        collated = self.collate(batch)
+        collated = self._collate(batch)
         worker = get_worker_info()
         assert worker is not None, 'is installed only where there are data workers'
-        self._next += worker.num_workers
-        _seed(*self._prefix, self._next)
+        self._seed(self._number + worker.num_workers)
         return collated
+
+    def _seed(self, number: int) -> None:
+        self._number = number
+        _seed(*self._prefix, number, _WORKER_STREAM)
 
 
 def _seed(*numbers: int) -> None:

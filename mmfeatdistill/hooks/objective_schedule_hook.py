@@ -4,6 +4,7 @@ from typing import Any, Literal, Optional
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop
 
 from mmfeatdistill.errors import ConfigError, did_you_mean
 from mmfeatdistill.registry import HOOKS
@@ -75,6 +76,27 @@ class ObjectiveScheduleHook(Hook):
         self.by_epoch = by_epoch
         self._schedule: dict[str, Any] = dict(warmup=warmup, decay_begin=decay_begin, stop=stop, decay=decay)
 
+    def before_train(self, runner: Any) -> None:
+        """Finds the objective.
+
+        Args:
+            runner (Runner): The runner.
+
+        Raises:
+            ConfigError: There is no such objective, or there are no epochs to count.
+        """
+        key = f'custom_hooks.ObjectiveScheduleHook({self.objective!r})'
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        objectives = getattr(model, 'objectives', {})
+        if self.objective not in objectives:
+            known = list(objectives)
+            raise ConfigError(f'{key}.objective: there is no {self.objective!r} in model.objectives, which has '
+                              f'{known}{did_you_mean(self.objective, known)}')
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ConfigError(f'{key}.by_epoch: an iteration-based training counts no epochs; give the steps in '
+                              'iterations, with by_epoch=False.')
+        self._found = objectives[self.objective]
+
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Sets the objective's weight for this iteration.
 
@@ -83,11 +105,5 @@ class ObjectiveScheduleHook(Hook):
             batch_idx (int): Unused.
             data_batch (Any): Unused.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        objectives = getattr(model, 'objectives', None)
-        if objectives is None or self.objective not in objectives:
-            known = list(objectives or ())
-            raise ConfigError(f'custom_hooks.ObjectiveScheduleHook.objective: there is no {self.objective!r} in '
-                              f'model.objectives, which has {known}{did_you_mean(self.objective, known)}')
         step = runner.epoch if self.by_epoch else runner.iter
-        objectives[self.objective].weight = schedule_factor(step, **self._schedule)
+        self._found.weight = schedule_factor(step, **self._schedule)

@@ -20,7 +20,7 @@ class StudentCheckpointHook(Hook):
     On saving, the entries ``distiller.*`` move from ``state_dict`` and ``ema_state_dict`` to a key of
     their own, ``distiller``; so the file loads in the stock student config with nothing missing and
     nothing unexpected. On resuming they move back. On loading without resuming, the distiller keeps its
-    fresh connectors. Files on a local disk are written whole: a killed training leaves no broken one.
+    fresh connectors. Checkpoints on a local disk are written whole: a killed training leaves none that is broken.
     """
 
     # Before EMAHook, which reads both state dicts on loading.

@@ -1,10 +1,11 @@
 """Checkpoints that are either whole or not there."""
-import os
 from pathlib import Path
 from typing import Union
 
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+
+from mmfeatdistill.files import remove_leftovers, write_whole
 
 WHOLE_FILES = 'mmfeatdistill_whole_files'
 """Name of :class:`WholeFileBackend` in mmengine."""
@@ -12,26 +13,16 @@ WHOLE_FILES = 'mmfeatdistill_whole_files'
 
 @register_backend(WHOLE_FILES)
 class WholeFileBackend(LocalBackend):
-    """mmengine's local files, written beside their place and moved there when they are complete."""
+    """mmengine's local files, written at once (see :func:`mmfeatdistill.files.write_whole`)."""
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
-        """Writes bytes to a file at once.
+        """Writes bytes to a file.
 
         Args:
             obj (bytes): The content.
-            filepath (str | Path): Where; a killed process leaves nothing half-written there.
+            filepath (str | Path): Where.
         """
-        target = Path(filepath)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
-        try:
-            with open(temporary, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(filepath, obj)
 
 
 def write_whole_files(hook: CheckpointHook, folder: str) -> None:
@@ -43,3 +34,4 @@ def write_whole_files(hook: CheckpointHook, folder: str) -> None:
     """
     if hook.backend_args is None and hook.file_client_args is None and '://' not in folder:
         hook.backend_args = dict(backend=WHOLE_FILES)
+        remove_leftovers(folder)

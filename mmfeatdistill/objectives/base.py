@@ -57,6 +57,7 @@ class Objective(BaseModule):
         teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
 
     Attributes:
+        loss (nn.Module): What compares two features, if it is one module; alignment metrics listen to it.
         weight (float): Factor of all losses of this objective, set by a schedule; at 0 the objective is
             off and is not run.
 

@@ -8,7 +8,7 @@ import mmcv
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from mmfeatdistill.engine.experiment import read_scalars
+from mmfeatdistill.engine import read_scalars
 from mmfeatdistill.objectives.logged import task_loss
 
 matplotlib.use('Agg')
@@ -47,7 +47,7 @@ def training_curves(tasks: Mapping[str, Mapping[str, str]], path: str) -> None:
         for label, work_dir in curves.items():
             points = task_losses(work_dir)
             axes.plot(list(points), list(points.values()), label=label)
-        axes.set(title=task, xlabel='iteration', ylabel='task loss', yscale='log')
+        axes.set(title=task, xlabel='iteration', ylabel='task loss')
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 

@@ -638,3 +638,10 @@ def test_a_frozen_student_is_told_that_it_cannot_learn():
     for name in ('conv1', 'bn1', 'layer1'):
         getattr(both.backbone, name).requires_grad_(False)
     assert losses_of(both, classification_batch())['a.loss_1'].requires_grad
+
+
+def test_an_objective_is_not_named_like_a_loss_of_the_student():
+    """mmseg logs decode.loss_ce."""
+    model = distiller(segmenter(), teacher(segmenter(16)), dict(decode=match('backbone')))
+    with pytest.raises(ConfigError, match=r"^model.objectives.decode: .*'decode.loss_ce'.*'decode_match'"):
+        losses_of(model, segmentation_batch())

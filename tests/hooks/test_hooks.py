@@ -6,6 +6,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.hooks import schedule_factor
 from mmfeatdistill.hooks.alignment_hook import cosine_similarity, linear_cka
 from tests.runs import DISTILLED, small, train
@@ -88,3 +89,57 @@ def test_the_metrics_have_their_properties():
     assert linear_cka(features, torch.randn(50, 3, dtype=torch.float64)) < 0.5
     assert cosine_similarity(features, 2 * features) == pytest.approx(1)
     assert cosine_similarity(features, -features) == pytest.approx(-1)
+
+
+def test_a_schedule_by_epoch_needs_epochs(in_digits, tmp_path):
+    cfg = small(DISTILLED['classification'], tmp_path)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler')
+    cfg.default_hooks.checkpoint = None
+    cfg.param_scheduler = []
+    with pytest.raises(ConfigError, match='by_epoch: an iteration-based training counts no epochs'):
+        recorded(cfg, warmup=2)
+
+
+def test_data_workers_draw_other_numbers_for_every_batch_and_the_same_again():
+    from torch.utils.data import DataLoader
+
+    from mmfeatdistill.hooks.exact_resume_hook import _SeededBatches
+
+    class Draws(torch.utils.data.Dataset):
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            return torch.rand(())
+
+    def drawn(first, workers):
+        loader = DataLoader(Draws(), batch_size=2, num_workers=workers)
+        batches = _SeededBatches(loader.collate_fn, None, (5, 0))
+        loader.collate_fn, loader.worker_init_fn = batches, batches.begin
+        batches.first = first
+        return torch.stack(list(loader))
+
+    whole = drawn(0, workers=2)
+    assert len(set(whole.flatten().tolist())) == 12
+    assert torch.equal(drawn(0, workers=1), whole), 'whoever loads it, a batch is the same'
+    assert torch.equal(drawn(3, workers=2)[:3], whole[3:])
+
+
+@pytest.mark.parametrize('batched', [False, True])
+def test_the_seed_of_the_checkpoint_reaches_the_sampler(in_digits, tmp_path, batched):
+    """Stock detectors sample batches of one orientation and have no seed."""
+    def config(name):
+        cfg = small(DISTILLED['faster_rcnn'], tmp_path / name, randomness__seed=None, train_cfg__max_epochs=1)
+        if batched:
+            cfg.train_dataloader.batch_sampler = dict(type='AspectRatioBatchSampler')
+        return cfg
+
+    first = train(config('first'))
+    cfg = config('second')
+    cfg.merge_from_dict({'resume': True, 'load_from': str(tmp_path / 'first' / 'epoch_1.pth'),
+                         'train_cfg.max_epochs': 2})
+    second = train(cfg)
+    loader = second.train_dataloader
+    sampler = loader.batch_sampler.sampler if batched else loader.sampler
+    assert sampler.seed == second.seed == first.seed

@@ -1,0 +1,34 @@
+"""Files that are either whole or not there."""
+import os
+from pathlib import Path
+from typing import Union
+
+
+def write_whole(path: Union[str, Path], content: Union[str, bytes]) -> None:
+    """Writes a file beside its place and moves it there when it is complete.
+
+    Args:
+        path (str | Path): Of the file; its folder is made where it is missing.
+        content (str | bytes): What it will hold; a killed process leaves nothing half-written under its name.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Union[str, Path]) -> None:
+    """Removes what killed processes have left of files that they were writing.
+
+    Args:
+        folder (str | Path): Where :func:`write_whole` has written; need not exist.
+    """
+    for temporary in Path(folder).glob('.*.tmp'):
+        temporary.unlink(missing_ok=True)
