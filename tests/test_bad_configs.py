@@ -288,5 +288,5 @@ def test_a_schedule_for_no_objective(model, words):
     runner = SimpleNamespace(model=model, epoch=0, iter=0)
     with pytest.raises(ConfigError) as error:
         ObjectiveScheduleHook('fnp').before_train(runner)
-    assert str(error.value).startswith('custom_hooks.ObjectiveScheduleHook.objective: ')
+    assert str(error.value).startswith("custom_hooks.ObjectiveScheduleHook('fnp').objective: ")
     assert all(word in str(error.value) for word in words), error.value
