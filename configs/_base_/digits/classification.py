@@ -3,7 +3,6 @@ _base_ = 'runtime.py'
 default_scope = 'mmpretrain'
 
 data_root = 'data/digits/classification'
-classes = ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
 data_preprocessor = dict(
     num_classes=10,
     mean=[123.675, 116.28, 103.53],
@@ -23,22 +22,14 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CustomDataset',
-        data_root=data_root,
-        data_prefix='train',
-        classes=classes,
-        pipeline=train_pipeline))
+        type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=100,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CustomDataset',
-        data_root=data_root,
-        data_prefix='val',
-        classes=classes,
-        pipeline=test_pipeline))
+        type='CustomDataset', data_root=data_root, data_prefix='val', pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1, ))
 test_evaluator = val_evaluator
