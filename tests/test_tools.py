@@ -80,8 +80,7 @@ def test_own_test_command_needs_no_teacher(digits, tmp_path):
     run(ROOT / 'tools' / 'train.py', CONFIGS / DISTILLED['classification'], '--work-dir', tmp_path,
         '--cfg-options', *SMALL, folder=digits)
     output = run(ROOT / 'tools' / 'test.py', CONFIGS / DISTILLED['classification'], tmp_path / 'epoch_1.pth',
-                 '--work-dir', tmp_path / 'test', '--out', tmp_path / 'predictions.pkl', '--show-dir', 'shown',
-                 folder=digits)
+                 '--work-dir', tmp_path / 'test', '--out', tmp_path / 'predictions.pkl', folder=digits)
     assert 'accuracy/top1' in output and (tmp_path / 'predictions.pkl').exists()
 
 

@@ -12,14 +12,9 @@ def main() -> None:
     parser = run_arguments(__doc__)
     parser.add_argument('checkpoint', help='the file to test')
     parser.add_argument('--out', metavar='FILE.pkl', help='also save the predictions')
-    parser.add_argument('--show-dir', help='also save painted images, below the work directory')
     args = parser.parse_args()
     cfg = student_config(configure(args))
     cfg.load_from = args.checkpoint
-    if args.show_dir:
-        hook = cfg.default_hooks.setdefault('visualization', {})
-        hook.update({'enable' if cfg.get('default_scope') == 'mmpretrain' else 'draw': True})
-        hook['out_dir' if cfg.get('default_scope') == 'mmpretrain' else 'test_out_dir'] = args.show_dir
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

@@ -230,6 +230,8 @@ def write_image(path: Path, image: Bytes) -> None:
 
 def write_class_folders(folder: Path, split: str, scenes: Iterator[tuple[str, Scene]]) -> None:
     """Write `<split>/<digit>/<name>.png`, as mmpretrain's CustomDataset reads it."""
+    for digit in DIGITS:  # the dataset numbers the folders that it finds, so none may be missing
+        (folder / split / digit).mkdir(parents=True)
     for name, scene in scenes:
         (instance,) = scene.instances
         write_image(folder / split / DIGITS[instance.label] / f'{name}.png', scene.image)
