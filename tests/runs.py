@@ -31,7 +31,9 @@ def small(config: str, work_dir, **options) -> Config:
     cfg.merge_from_dict({
         'work_dir': str(work_dir), 'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 1,
         'train_dataloader.batch_size': 8, 'log_level': 'ERROR', 'default_hooks.logger.interval': 1,
-        'default_hooks.checkpoint.interval': 1, 'default_hooks.checkpoint.max_keep_ckpts': -1})
+        'default_hooks.checkpoint.interval': 1, 'default_hooks.checkpoint.max_keep_ckpts': -1,
+        # Left to the garbage collector with its runner, a persistent worker takes five seconds to end.
+        **{f'{split}_dataloader.persistent_workers': False for split in ('train', 'val', 'test')}})
     if 'teacher' in cfg.model:
         cfg.model.teacher.checkpoint = None
     cfg.merge_from_dict({name.replace('__', '.'): value for name, value in options.items()})
