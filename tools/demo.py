@@ -110,7 +110,8 @@ def make_data(names: list[str]) -> None:
 
 def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, Result]]:
     """Trains or continues everything, under one progress bar in seconds of estimated work."""
-    bar = tqdm(total=sum(sum(TASKS[name].seconds.values()) for name in names), unit='s',
+    total = sum(sum(TASKS[name].seconds.values()) for name in names)
+    bar = tqdm(total=total, unit='s',
                mininterval=1 if sys.stderr.isatty() else 15,
                bar_format='{percentage:3.0f}%|{bar:24}| {elapsed} gone, about {remaining} left | {desc}')
     results: dict[str, dict[str, Result]] = {}
@@ -136,7 +137,7 @@ def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, R
             done += task.seconds[role]
             score = task.scale * results[name][role].metrics[task.metric]
             bar.write(f'{task.title}: {TITLES[role]} has {score:.2f} {task.unit}')
-    bar.n = bar.total
+    bar.n = total
     bar.set_description_str('done')
     bar.close()
     return results
