@@ -1,8 +1,10 @@
 """Distillation inside real runners: checkpoints, resuming, and the student's own course."""
 import os
+from collections.abc import Callable
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, load_checkpoint
@@ -22,6 +24,18 @@ class Crash(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.at:
             raise KeyboardInterrupt
+
+
+def straight_and_resumed(config: Callable[[str], Config], crash_at: int) -> tuple[Runner, Runner]:
+    """Trains once without interruption, and once with a crash before an iteration and a second start."""
+    straight = train(config('straight'))
+    interrupted = Runner.from_cfg(config('interrupted'))
+    interrupted.register_hook(Crash(at=crash_at))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train()
+    cfg = config('interrupted')
+    cfg.resume = True
+    return straight, train(cfg)
 
 
 def same_tensors(first: dict, second: dict) -> bool:
@@ -82,14 +96,7 @@ def test_resuming_ends_with_the_same_weights_bit_for_bit(in_digits, tmp_path, ta
             cfg.train_dataloader.dataset.pipeline.insert(1, dict(type='RandomCrop', crop_size=64, padding=8))
         return cfg
 
-    straight = train(config('straight'))
-    interrupted = Runner.from_cfg(config('interrupted'))
-    interrupted.register_hook(Crash(at=6))
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.train()
-    cfg = config('interrupted')
-    cfg.resume = True
-    resumed = train(cfg)
+    straight, resumed = straight_and_resumed(config, crash_at=6)
     assert resumed.iter == straight.iter == 12
     assert same_tensors(straight.model.state_dict(), resumed.model.state_dict())
     if hooks:
@@ -112,14 +119,7 @@ def test_resuming_an_iteration_based_training_is_exact(in_digits, tmp_path):
         cfg.param_scheduler = [dict(type='PolyLR', by_epoch=False, begin=0, end=8)]
         return cfg
 
-    straight = train(config('straight'))
-    interrupted = Runner.from_cfg(config('interrupted'))
-    interrupted.register_hook(Crash(at=5))
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.train()
-    cfg = config('interrupted')
-    cfg.resume = True
-    resumed = train(cfg)
+    straight, resumed = straight_and_resumed(config, crash_at=5)
     assert resumed.iter == 8 and same_tensors(straight.model.state_dict(), resumed.model.state_dict())
 
 

@@ -3,8 +3,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfeatdistill.engine import run_arguments, student_config
-from mmfeatdistill.engine.command_line import configure
+from mmfeatdistill.engine import configure, run_arguments, student_config
 
 
 def main() -> None:

@@ -107,14 +107,17 @@ class _Parts:
         return self._distilled_optim.optim_context(self._distiller)
 
     def student(self) -> None:
+        """One training step of the student alone."""
         self._student.train_step(copy.deepcopy(self._data), self._student_optim)
 
     def teacher(self) -> None:
+        """Every teacher up to its last tap."""
         with self._precision():
             for teacher in self._distiller.teachers:
                 teacher(self._inputs, self._samples)
 
     def objectives(self) -> None:
+        """Connectors and losses, forward and backward, with the step of their own parameters."""
         losses: list[Any] = []
         with self._precision():
             for objective in self._distiller.objectives.values():
@@ -130,6 +133,7 @@ class _Parts:
                 tensor.grad = None
 
     def distilled(self) -> None:
+        """One distilled training step."""
         self._distiller.train_step(copy.deepcopy(self._data), self._distilled_optim)
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce_dict
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmfeatdistill.features import as_map
+from mmfeatdistill.hooks._objectives import objectives_of
 from mmfeatdistill.objectives.logged import added_loss, task_loss
 from mmfeatdistill.registry import HOOKS
 
@@ -89,7 +89,7 @@ class AlignmentHook(Hook):
             batch_idx (int): Unused.
             data_batch (Any): Unused.
         """
-        objectives = _objectives(runner.model)
+        objectives = objectives_of(runner.model)
         if not objectives or not self.every_n_train_iters(runner, self.interval):
             return
         for name, objective in objectives.items():
@@ -112,7 +112,7 @@ class AlignmentHook(Hook):
             return
         for handle in self._handles:
             handle.remove()
-        metrics = self._measure(outputs or {}, list(_objectives(runner.model)))
+        metrics = self._measure(outputs or {}, list(objectives_of(runner.model)))
         self._handles, self._pairs = [], {}
         all_reduce_dict(metrics, op='mean')
         for name, value in metrics.items():
@@ -128,11 +128,6 @@ class AlignmentHook(Hook):
                 metrics[f'{name}.cosine_{index}'] = cosine_similarity(student, teacher)
                 metrics[f'{name}.cka_{index}'] = linear_cka(student, teacher)
         return metrics
-
-
-def _objectives(model: nn.Module) -> Mapping:
-    model = model.module if is_model_wrapper(model) else model
-    return getattr(model, 'objectives', {})
 
 
 def _keep_pair(pairs: list, module: nn.Module, args: tuple, output: Any) -> None:

@@ -3,10 +3,10 @@ import math
 from typing import Any, Literal, Optional
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 
 from mmfeatdistill.errors import ConfigError, did_you_mean
+from mmfeatdistill.hooks._objectives import objectives_of
 from mmfeatdistill.registry import HOOKS
 
 
@@ -86,8 +86,7 @@ class ObjectiveScheduleHook(Hook):
             ConfigError: There is no such objective, or there are no epochs to count.
         """
         key = f'custom_hooks.ObjectiveScheduleHook({self.objective!r})'
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        objectives = getattr(model, 'objectives', {})
+        objectives = objectives_of(runner.model)
         if self.objective not in objectives:
             known = list(objectives)
             raise ConfigError(f'{key}.objective: there is no {self.objective!r} in model.objectives, which has '
