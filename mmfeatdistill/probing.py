@@ -7,7 +7,10 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmfeatdistill.taps import Features, TapReader, TapsNotReached
+from mmfeatdistill.reading import Reading
+from mmfeatdistill.taps import TapReader, TapsNotReached
+from mmfeatdistill.tracing import Call
+from mmfeatdistill.tracing import trace as trace_run
 
 Entry = Literal['extract_feat', 'tensor']
 """How a model is run: its feature extraction, or its whole forward without losses."""
@@ -33,7 +36,7 @@ def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any)
     return model(inputs, data_samples, mode='tensor')
 
 
-def probe(model: nn.Module, reader: TapReader) -> tuple[Features, Entry]:
+def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
     """Runs a model once on a small image to find the shapes of its tapped features.
 
     The model is left as it was: it runs in eval mode without gradient, statistics and random states
@@ -44,7 +47,7 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Features, Entry]:
         reader (TapReader): Taps of this model; learns what it needs to know for later passes.
 
     Returns:
-        tuple[Features, Entry]: The features of one image, and the shortest entry that reaches all taps.
+        tuple[Reading, Entry]: The features of one image, and the shortest entry that reaches all taps.
 
     Raises:
         ValueError: No entry reaches all the taps, or a tap selects nothing.
@@ -58,7 +61,8 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Features, Entry]:
                 continue
             try:
                 with _undisturbed(model):
-                    return reader.probe(_runner(model, entry, inputs, data_samples)), entry
+                    features = reader.probe(_runner(model, entry, inputs, data_samples))
+                return Reading(features, model, inputs, data_samples), entry
             except TapsNotReached as error:
                 failure = error
     raise ValueError(f"{failure} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
@@ -81,6 +85,21 @@ def probe_all(model: nn.Module, size: int) -> dict[str, tuple[list[Tensor], int]
     reader = TapReader(model, names, owner='model')
     with _undisturbed(model):
         return reader.survey(_runner(model, 'tensor', inputs, data_samples))
+
+
+def trace(model: nn.Module, size: int = _SIZES[0]) -> list[Call]:
+    """Traces a model on a small image (see :func:`mmfeatdistill.tracing.trace`).
+
+    Args:
+        model (nn.Module): An MM model; it is left as it was.
+        size (int): Side of the square dry-run image. Defaults to 64.
+
+    Returns:
+        list[Call]: Its calls, of the whole forward without losses.
+    """
+    inputs, data_samples = _dummy_batch(model, size)
+    with _undisturbed(model):
+        return trace_run(model, _runner(model, 'tensor', inputs, data_samples))
 
 
 def _runner(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -> Callable[[], Any]:

@@ -1,11 +1,13 @@
 """Taps: reading features out of any module tree, by name, while it runs.
 
-A tap is written ``path``, ``path[i]``, ``path[i:j]``, ``path:in`` or ``path:in[i]``:
+A tap is written ``path``, ``path[i]``, ``path[i:j]``, ``path:in``, ``path:in[i]`` or ``path:pre``:
 
 - ``'neck'``: what the module returns; a tuple gives one feature per item;
 - ``'backbone.layer4'``: any submodule, with the names of ``named_modules()``;
 - ``'neck[1:4]'``, ``'neck[-1]'``: some of what it returns, counting the tensors of a nested output in order;
-- ``'backbone.layer4.1.relu:in'``: what goes into the module, here its pre-activation.
+- ``'backbone.layer4.1.relu:in'``: what goes into the module;
+- ``'backbone.layer4:pre'``: what the module would return without the activation that ends it, found by tracing; its
+  output where none ends it.
 
 Of a module that runs more than once in a pass, the last call counts. Modules whose ``forward`` is called directly, as
 mmseg calls its decode heads, can be tapped like any other.
@@ -20,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import did_you_mean
+from mmfeatdistill.tracing import Call, closing_activation, tensors_in, trace
 
 Features = dict[str, list[Tensor]]
 """The tensors that each tap gave, by the tap's text."""
 
-_GRAMMAR = re.compile(r'(?P<path>\w+(\.\w+)*)(?P<side>:in)?(\[(?P<index>-?\d+|(-?\d*):(-?\d*))\])?')
+_GRAMMAR = re.compile(r'(?P<path>\w+(\.\w+)*)(?P<side>:in|:pre)?(\[(?P<index>-?\d+|(-?\d*):(-?\d*))\])?')
 
 
 class Place(NamedTuple):
@@ -35,11 +38,19 @@ class Place(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """A parsed tap: a place, and which of its tensors are wanted."""
+    """A parsed tap: a place, and which of its tensors are wanted.
+
+    Attributes:
+        text (str): As it was written.
+        place (Place): Where it reads. With ``is_pre`` this is the module as written, until :meth:`located`.
+        items (int | slice): Which tensors of the place.
+        is_pre (bool): Whether the place is in front of the activation that ends the module.
+    """
 
     text: str
     place: Place
     items: Union[int, slice]
+    is_pre: bool = False
 
     @classmethod
     def parse(cls, text: str) -> 'Tap':
@@ -63,9 +74,30 @@ class Tap(NamedTuple):
             raise TypeError(f"a tap is a string such as 'neck' or 'backbone.layer4', got {text!r}.")
         match = _GRAMMAR.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is no tap; write 'module.path', 'module.path[1:4]' or "
-                             "'module.path:in'.")
-        return cls(text, Place(match['path'], match['side'] is not None), _parse_index(match['index']))
+            raise ValueError(f"{text!r} is no tap; write 'module.path', 'module.path[1:4]', 'module.path:in' or "
+                             "'module.path:pre'.")
+        return cls(text, Place(match['path'], match['side'] == ':in'), _parse_index(match['index']),
+                   match['side'] == ':pre')
+
+    def located(self, calls: Sequence[Call]) -> 'Tap':
+        """The same tap with the place that a trace shows it to read.
+
+        Args:
+            calls (Sequence[Call]): A trace of the network.
+
+        Returns:
+            Tap: Itself, unless it ``is_pre``.
+
+        Raises:
+            ValueError: The module gives several features.
+            TapsNotReached: It did not run.
+        """
+        if not self.is_pre:
+            return self
+        if all(call.path != self.place.path for call in calls):
+            raise TapsNotReached(f'{self.place.path!r} did not run in this pass.')
+        activation = closing_activation(calls, self.place.path)
+        return self if activation is None else self._replace(place=Place(activation, True))
 
     def select(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The wanted ones of a place's tensors.
@@ -125,7 +157,7 @@ class TapReader:
     def __init__(self, model: nn.Module, taps: Sequence[str], owner: str) -> None:
         self.model = model
         self.owner = owner
-        self.taps = [Tap.parse(text) for text in dict.fromkeys(taps)]
+        self.taps = self._written = [Tap.parse(text) for text in dict.fromkeys(taps)]
         for tap in self.taps:
             _check_module_exists(model, tap, owner)
         self._overwritten: set[Place] = set()
@@ -146,6 +178,8 @@ class TapReader:
             ValueError: A tap selects no tensor.
         """
         self._overwritten, self._expected_calls = set(), {}
+        calls = trace(self.model, run) if any(tap.is_pre for tap in self._written) else []
+        self.taps = [tap.located(calls) for tap in self._written]
         cause = None
         with self._intercepting(self.taps) as caught:
             try:
@@ -240,7 +274,7 @@ class TapReader:
         if place not in places:
             return value
         calls = caught[place].calls + 1 if place in caught else 1
-        caught[place] = _Catch(list(_tensors(value)), calls)
+        caught[place] = _Catch(list(tensors_in(value)), calls)
         if stop and all(p in caught and caught[p].calls >= self._expected_calls.get(p, 1)
                         for p in places):
             raise _Complete
@@ -311,18 +345,6 @@ def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:
         children = ', '.join(name for name, _ in model.get_submodule(parent).named_children())
         raise ValueError(f'{owner} has no module {path!r}{did_you_mean(path, names)} '
                          f'{repr(parent) if parent else "It"} has: {children or "no modules"}.')
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a nest of tuples, lists and dicts, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _clone(value: Any) -> Any:

@@ -4,6 +4,7 @@ import inspect
 import logging
 import os.path as osp
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Optional, Union
 
@@ -12,12 +13,14 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmfeatdistill.batch_statistics import batch_statistics
 from mmfeatdistill.checkpoints import LoadReport, load_checkpoint
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.normalization import InputConversion, InputSpace
 from mmfeatdistill.probing import Entry, probe, run_entry
+from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import check_options
-from mmfeatdistill.taps import Features, TapReader
+from mmfeatdistill.taps import TapReader
 from mmfeatdistill.zoo import build_model, load_config, zoo_weights
 
 
@@ -39,6 +42,8 @@ class Teacher:
             ``'zoo'`` for a stock config or zoo model, an error otherwise.
         strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
             another shape, is an error. Defaults to True.
+        batch_statistics (bool): Whether BatchNorm normalises by the statistics of the batch, as the authors of OFD let
+            their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
 
     Attributes:
         model (nn.Module): The network.
@@ -50,7 +55,7 @@ class Teacher:
     """
 
     def __init__(self, config: Optional[str] = None, model: Optional[dict] = None,
-                 checkpoint: Optional[str] = 'auto', strict: bool = True, *,
+                 checkpoint: Optional[str] = 'auto', strict: bool = True, batch_statistics: bool = False, *,
                  student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
         if (config is None) == (model is None):
             raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' "
@@ -67,11 +72,12 @@ class Teacher:
         self._freeze()
         self.convert = InputConversion(InputSpace.of(student_preprocessor),
                                        InputSpace.of(self.model.data_preprocessor))
+        self._batch_statistics = batch_statistics
         self._reader: Optional[TapReader] = None
         self._entry: Entry = 'extract_feat'
         self._is_shared = False
 
-    def attach(self, taps: Sequence[str], owner: str = 'teacher') -> Features:
+    def attach(self, taps: Sequence[str], owner: str = 'teacher') -> Reading:
         """Sets what is read from now on, and finds its shapes by a dry run.
 
         Args:
@@ -79,18 +85,18 @@ class Teacher:
             owner (str): What the teacher is called in messages.
 
         Returns:
-            Features: The features of one small image.
+            Reading: The features of one small image.
 
         Raises:
             ValueError: A tap does not exist or cannot be reached.
         """
         self._reader = TapReader(self.model, taps, owner)
-        features, self._entry = probe(self.model, self._reader)
-        return features
+        reading, self._entry = probe(self.model, self._reader)
+        return reading
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
-                 wanted: Optional[Collection[str]] = None) -> Features:
+                 wanted: Optional[Collection[str]] = None) -> Reading:
         """Runs up to the last tap that is wanted.
 
         Args:
@@ -99,12 +105,14 @@ class Teacher:
             wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
 
         Returns:
-            Features: The tapped tensors, without gradient.
+            Reading: The tapped tensors, without gradient.
         """
         assert self._reader is not None, 'attach() comes first'
         inputs = self.convert(inputs, data_samples)
-        return self._reader.read_until_complete(
-            lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
+        with batch_statistics(self.model) if self._batch_statistics else nullcontext():
+            features = self._reader.read_until_complete(
+                lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
+        return Reading(features, self.model, inputs, data_samples)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.

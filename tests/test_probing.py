@@ -12,6 +12,7 @@ from tests.models import build, classifier, convnext, count_calls, detector, seg
 
 
 def shapes(features):
+    features = features if isinstance(features, dict) else features.features
     return {tap: [tuple(tensor.shape) for tensor in tensors] for tap, tensors in features.items()}
 
 

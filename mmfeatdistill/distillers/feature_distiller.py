@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.probing import probe
+from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS, build
 from mmfeatdistill.taps import Features, TapReader
 from mmfeatdistill.teacher import build_teachers
@@ -94,21 +95,30 @@ class FeatureDistiller(BaseModel):
         if not active:
             losses = self.student(inputs, data_samples, mode='loss', **kwargs)
         else:
-            wanted: dict[int, set[str]] = {}
-            for objective in active.values():
-                for index in objective.teachers_read(len(self.teachers)):
-                    wanted.setdefault(index, set()).update(tap.teacher for tap in objective.taps)
-            targets = {i: self.teachers[i](inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
+            targets = self._read_teachers(active, inputs, data_samples)
             features, losses = self.reader.read(
                 lambda: self.student(inputs, data_samples, mode='loss', **kwargs))
             self._check_first_step(active, features, losses)
+            student = Reading(features, self.student, inputs, data_samples)
             for name, objective in active.items():
-                teachers = [targets[i] for i in objective.teachers_read(len(self.teachers))]
-                for key, value in objective(features, teachers).items():
-                    losses[f'{name}.{key}'] = value * objective.weight
+                for key, value in objective(student, targets[name]).items():
+                    losses[f'{name}.{key}'] = value * (objective.weight * objective.factors.get(key, 1.0))
         if len(active) < len(self.objectives) and get_world_size() > 1:
             self._keep_idle_parameters(losses)
         return losses
+
+    @torch.no_grad()
+    def observe(self, inputs: Tensor, data_samples: Optional[list], names: Collection[str]) -> None:
+        """Shows a batch to the objectives that ask for it before the first iteration.
+
+        Args:
+            inputs (Tensor): A batch from the data preprocessor, shape (N, C, H, W).
+            data_samples (list, optional): Its data samples.
+            names (Collection[str]): Those objectives.
+        """
+        observers = {name: self.objectives[name] for name in names}
+        for name, teachers in self._read_teachers(observers, inputs, data_samples).items():
+            observers[name].observe(teachers)
 
     @property
     def objectives(self) -> Mapping[str, Objective]:
@@ -161,7 +171,18 @@ class FeatureDistiller(BaseModel):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.student._load_from_state_dict(*args, **kwargs)
 
-    def _attach(self, taps: Sequence[str]) -> Features:
+    def _read_teachers(self, objectives: Mapping[str, Objective], inputs: Tensor,
+                       data_samples: Optional[list]) -> dict[str, list[Reading]]:
+        """Runs each teacher once, for all objectives that read it; the readings by objective."""
+        read = {name: objective.teachers_read(len(self.teachers)) for name, objective in objectives.items()}
+        wanted: dict[int, set[str]] = {}
+        for name, objective in objectives.items():
+            for index in read[name]:
+                wanted.setdefault(index, set()).update(tap.teacher for tap in objective.taps)
+        readings = {i: self.teachers[i](inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
+        return {name: [readings[i] for i in indices] for name, indices in read.items()}
+
+    def _attach(self, taps: Sequence[str]) -> Reading:
         """Sets what is read of the student, and finds its shapes (see :meth:`Teacher.attach`)."""
         self.reader = TapReader(self.student, taps, owner='student')
         return probe(self.student, self.reader)[0]
@@ -224,7 +245,7 @@ class _Objectives(ModuleDict):
             super().init_weights()
 
 
-def _dry_run(attach: Callable[[Sequence[str]], Features], taps: Mapping[str, Sequence[str]]) -> Features:
+def _dry_run(attach: Callable[[Sequence[str]], Reading], taps: Mapping[str, Sequence[str]]) -> Reading:
     """Attaches the taps of all objectives at once; an error names the objective that causes it."""
     with config_key('model.objectives'):
         try:

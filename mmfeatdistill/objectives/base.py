@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Optional, Union
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmfeatdistill.taps import Features, Tap
+from mmfeatdistill.reading import Reading
+from mmfeatdistill.taps import Tap
 
 
 class TapPair(NamedTuple):
@@ -60,6 +61,9 @@ class Objective(BaseModule):
         loss (nn.Module): What compares two features, if it is one module; alignment metrics listen to it.
         weight (float): Factor of all losses of this objective, set by a schedule; at 0 the objective is
             off and is not run.
+        factors (dict[str, float]): Factors of single losses by name, set by a schedule; 1 where there is none.
+        images_wanted (float): How many training images this objective must :meth:`observe` before the first
+            iteration: 0 for none, ``math.inf`` for all.
 
     Raises:
         TypeError: ``taps`` is no list, or an entry of it is no tap.
@@ -77,6 +81,7 @@ class Objective(BaseModule):
         self.taps = [TapPair.parse(entry) for entry in taps]
         self.teacher = teacher
         self.weight = 1.0
+        self.factors: dict[str, float] = {}
 
     def teachers_read(self, count: int) -> list[int]:
         """Which teachers this objective reads.
@@ -97,13 +102,28 @@ class Objective(BaseModule):
                              f'counted from 0.')
         return [self.teacher]
 
+    @property
+    def images_wanted(self) -> float:
+        """How many training images this objective still has to :meth:`observe`; 0 unless a method needs some."""
+        return 0
+
+    def observe(self, teachers: Sequence[Reading]) -> None:
+        """Sees a batch of training images before the first iteration (see :attr:`images_wanted`).
+
+        Args:
+            teachers (Sequence[Reading]): Those of each teacher that is read, without gradient.
+        """
+
+    def conclude(self) -> None:
+        """Ends the observation, in all processes at once; what was found goes into buffers, so that it is saved."""
+
     @abstractmethod
-    def prepare(self, student: Features, teachers: Sequence[Features], key: str) -> None:
+    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
         """Builds what depends on widths and sizes, before the optimiser exists.
 
         Args:
-            student (Features): The student's features in the dry run.
-            teachers (Sequence[Features]): Those of each teacher that is read.
+            student (Reading): The student in the dry run, on one image.
+            teachers (Sequence[Reading]): Each teacher that is read.
             key (str): Where this objective stands in the config.
 
         Raises:
@@ -111,12 +131,12 @@ class Objective(BaseModule):
         """
 
     @abstractmethod
-    def forward(self, student: Features, teachers: Sequence[Features]) -> dict[str, Tensor]:
+    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
         """Computes the losses of a batch.
 
         Args:
-            student (Features): The student's features.
-            teachers (Sequence[Features]): Those of each teacher that is read, without gradient.
+            student (Reading): The student's features, and the batch.
+            teachers (Sequence[Reading]): Those of each teacher that is read, without gradient.
 
         Returns:
             dict[str, Tensor]: Scalars; those to be minimised have ``loss`` in their name.

@@ -2,13 +2,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
+import torch
 from torch import Tensor, nn
 
-from mmfeatdistill.errors import config_key
+from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.features import as_map, same_size, shape_of
 from mmfeatdistill.objectives.base import Objective
+from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS, build
-from mmfeatdistill.taps import Features
 
 
 @MODELS.register_module()
@@ -44,7 +45,7 @@ class FeatureMatch(Objective):
         super().__init__(taps, teacher)
         self._configs = dict(loss=loss, connector=connector or dict(type='Identity'))
 
-    def prepare(self, student: Features, teachers: Sequence[Features], key: str) -> None:
+    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
         """Builds the loss, and a connector for each pair of features (see :class:`Objective`)."""
         self.loss = build(self._configs['loss'], f'{key}.loss')
         with config_key(f'{key}.taps'):
@@ -58,16 +59,32 @@ class FeatureMatch(Objective):
         self.connectors = nn.ModuleList(
             build(self._configs['connector'], f'{key}.connector', student_shape=s, teacher_shape=t)
             for s, t in shapes)
+        self._try(pairs, key)
 
-    def forward(self, student: Features, teachers: Sequence[Features]) -> dict[str, Tensor]:
+    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
         return {f'loss_{i}': self._match(connector, s, t) for i, (connector, (s, t)) in
                 enumerate(zip(self.connectors, self._pairs(student, teachers)))}
 
+    @torch.no_grad()
+    def _try(self, pairs: Sequence[tuple[Tensor, Tensor]], key: str) -> None:
+        """Compares the features of the dry run: what a loss cannot compare is found before training."""
+        self.connectors.eval()
+        for connector, (student, teacher) in zip(self.connectors, pairs):
+            connected = connector(as_map(student)).shape[1], as_map(teacher).shape[1]
+            hint = '' if connected[0] == connected[1] else (
+                f' The connected student feature has {connected[0]} channels and the teacher feature {connected[1]}; '
+                "use connector=dict(type='Conv1x1').")
+            try:
+                self._match(connector, student, teacher)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f'{key}.{"connector" if hint else "loss"}: {error}{hint}') from error
+        self.connectors.train()
+
     def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
         return self.loss(*same_size(connector(as_map(student)), as_map(teacher), _has_tokens(student, teacher)))
 
-    def _pairs(self, student: Features, teachers: Sequence[Features]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self, student: Reading, teachers: Sequence[Reading]) -> Iterator[tuple[Tensor, Tensor]]:
         for features in teachers:
             for tap in self.taps:
                 yield from _same_number(tap, student[tap.student], features[tap.teacher])

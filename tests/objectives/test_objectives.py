@@ -146,3 +146,18 @@ def test_no_gradient_to_the_teacher():
         tensors['a'][0].requires_grad_()
     sum(prepared(student, target)(student, [target]).values()).backward()
     assert student['a'][0].grad is not None and target['a'][0].grad is None
+
+
+# --- what cannot be compared is found before training ------------------------------------------
+
+
+def test_widths_that_no_connector_brings_together():
+    with pytest.raises(ConfigError, match=r'^model\.objectives\.a\.connector: .*has 6 channels and the teacher feature '
+                                          r"10; use connector=dict\(type='Conv1x1'\)"):
+        prepared(features(a=[(1, 6, 4, 4)]), features(a=[(1, 10, 4, 4)]))
+
+
+def test_a_loss_that_refuses_the_features():
+    objective = FeatureMatch(['a'], dict(type='KLDivergence', tau=0))
+    with pytest.raises(ConfigError, match=r'^model\.objectives\.a\.loss: tau must be positive'):
+        objective.prepare(features(a=[(1, 6)]), [features(a=[(1, 6)])], KEY)
