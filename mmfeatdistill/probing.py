@@ -60,9 +60,9 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
             if entry == 'extract_feat' and not hasattr(model, entry):
                 continue
             try:
-                with _undisturbed(model):
+                with undisturbed(model):
                     features = reader.probe(_runner(model, entry, inputs, data_samples))
-                return Reading(features, model, inputs, data_samples), entry
+                return Reading(features, reader, inputs, data_samples), entry
             except TapsNotReached as error:
                 failure = error
     raise ValueError(f"{failure} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
@@ -83,7 +83,7 @@ def probe_all(model: nn.Module, size: int) -> dict[str, tuple[list[Tensor], int]
     inputs, data_samples = _dummy_batch(model, size)
     names = [name for name, _ in model.named_modules() if name]
     reader = TapReader(model, names, owner='model')
-    with _undisturbed(model):
+    with undisturbed(model):
         return reader.survey(_runner(model, 'tensor', inputs, data_samples))
 
 
@@ -98,7 +98,7 @@ def trace(model: nn.Module, size: int = _SIZES[0]) -> list[Call]:
         list[Call]: Its calls, of the whole forward without losses.
     """
     inputs, data_samples = _dummy_batch(model, size)
-    with _undisturbed(model):
+    with undisturbed(model):
         return trace_run(model, _runner(model, 'tensor', inputs, data_samples))
 
 
@@ -119,8 +119,12 @@ def _dummy_batch(model: nn.Module, size: int) -> tuple[Tensor, list[BaseDataElem
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradient, and random and training states as they were afterwards."""
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradient, and random and training states as they were afterwards.
+
+    Args:
+        model (nn.Module): Any network.
+    """
     # The flags are set one by one: backbones override train() and would not return to where they were.
     modes = [(module, module.training) for module in model.modules()]
     try:

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 from torch import Tensor, nn
 
-from mmfeatdistill.taps import Features
+from mmfeatdistill.taps import Features, TapReader
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,20 @@ class Reading:
 
     Attributes:
         features (dict[str, list[Tensor]]): The tensors that each tap gave.
-        model (nn.Module): The network that ran.
+        reader (TapReader): What read them; it can read other passes of the same network.
         inputs (Tensor): The batch as this network saw it, shape (N, C, H, W).
         data_samples (Sequence, optional): Its data samples, with the labels.
     """
 
     features: Features
-    model: nn.Module
+    reader: TapReader
     inputs: Tensor
     data_samples: Optional[Sequence[Any]] = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that ran."""
+        return self.reader.model
 
     def __getitem__(self, tap: str) -> list[Tensor]:
         """The tensors that a tap gave."""

@@ -112,7 +112,7 @@ class Teacher:
         with batch_statistics(self.model) if self._batch_statistics else nullcontext():
             features = self._reader.read_until_complete(
                 lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
-        return Reading(features, self.model, inputs, data_samples)
+        return Reading(features, self._reader, inputs, data_samples)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.

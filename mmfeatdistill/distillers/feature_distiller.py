@@ -99,7 +99,7 @@ class FeatureDistiller(BaseModel):
             features, losses = self.reader.read(
                 lambda: self.student(inputs, data_samples, mode='loss', **kwargs))
             self._check_first_step(active, features, losses)
-            student = Reading(features, self.student, inputs, data_samples)
+            student = Reading(features, self.reader, inputs, data_samples)
             for name, objective in active.items():
                 for key, value in objective(student, targets[name]).items():
                     losses[f'{name}.{key}'] = value * (objective.weight * objective.factors.get(key, 1.0))
@@ -178,7 +178,7 @@ class FeatureDistiller(BaseModel):
         wanted: dict[int, set[str]] = {}
         for name, objective in objectives.items():
             for index in read[name]:
-                wanted.setdefault(index, set()).update(tap.teacher for tap in objective.taps)
+                wanted.setdefault(index, set()).update(objective.teacher_taps)
         readings = {i: self.teachers[i](inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
         return {name: [readings[i] for i in indices] for name, indices in read.items()}
 
@@ -193,13 +193,11 @@ class FeatureDistiller(BaseModel):
         for name, objective in objectives.items():
             with config_key(f'model.objectives.{name}'):
                 read[name] = objective.teachers_read(len(self.teachers))
-        features = _dry_run(self._attach, {name: [tap.student for tap in objective.taps]
-                                           for name, objective in objectives.items()})
+        features = _dry_run(self._attach, {name: objective.student_taps for name, objective in objectives.items()})
         targets = []
         for index, teacher in enumerate(self.teachers):
             owner = 'teacher' if len(self.teachers) == 1 else f'teacher[{index}]'
-            taps = {name: [tap.teacher for tap in objective.taps]
-                    for name, objective in objectives.items() if index in read[name]}
+            taps = {name: objective.teacher_taps for name, objective in objectives.items() if index in read[name]}
             if not taps:
                 raise ConfigError(f'model.{owner}: no objective reads it; remove it, or let an objective have '
                                   f'teacher={index}.')
@@ -217,7 +215,7 @@ class FeatureDistiller(BaseModel):
             if taken:
                 raise ConfigError(f'model.objectives.{name}: the student logs a loss as {taken[0]!r}; take another '
                                   f"name, such as '{name}_match'.")
-            taps = dict.fromkeys(tap.student for tap in objective.taps)
+            taps = dict.fromkeys(pair.student for pair in objective.taps)
             dead = [tap for tap in taps if not any(tensor.requires_grad for tensor in features[tap])]
             if not dead:
                 continue

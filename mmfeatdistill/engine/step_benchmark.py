@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfeatdistill.distillers.feature_distiller import ADDED
+from mmfeatdistill.reading import Reading
 
 PARTS = ('student', 'teacher', 'objectives', 'distilled')
 
@@ -99,8 +100,9 @@ class _Parts:
             features, _ = self._distiller.reader.read(
                 lambda: self._distiller.student(self._inputs, self._samples, mode='loss'))
             self._targets = [teacher(self._inputs, self._samples) for teacher in self._distiller.teachers]
-        self._features = {tap: [tensor.detach().requires_grad_() for tensor in tensors]
-                          for tap, tensors in features.items()}
+        self._read = Reading({tap: [tensor.detach().requires_grad_() for tensor in tensors]
+                              for tap, tensors in features.items()},
+                             self._distiller.reader, self._inputs, self._samples)
 
     def _precision(self) -> AbstractContextManager:
         """Mixed, where the config trains so."""
@@ -122,13 +124,13 @@ class _Parts:
         with self._precision():
             for objective in self._distiller.objectives.values():
                 teachers = [self._targets[i] for i in objective.teachers_read(len(self._targets))]
-                losses += objective(self._features, teachers).values()
+                losses += objective(self._read, teachers).values()
         total = torch.stack(losses).sum()
         if self._objectives_optim.optimizer.param_groups[0]['params']:
             self._objectives_optim.update_params(total)
         else:
             total.backward()
-        for tensors in self._features.values():
+        for tensors in self._read.features.values():
             for tensor in tensors:
                 tensor.grad = None
 

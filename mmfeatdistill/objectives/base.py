@@ -103,6 +103,16 @@ class Objective(BaseModule):
         return [self.teacher]
 
     @property
+    def student_taps(self) -> list[str]:
+        """What is read of the student; an objective may add places that are not matched, such as proposals."""
+        return [pair.student for pair in self.taps]
+
+    @property
+    def teacher_taps(self) -> list[str]:
+        """What is read of each teacher; an objective may add places that are not matched, such as logits."""
+        return [pair.teacher for pair in self.taps]
+
+    @property
     def images_wanted(self) -> float:
         """How many training images this objective still has to :meth:`observe`; 0 unless a method needs some."""
         return 0
