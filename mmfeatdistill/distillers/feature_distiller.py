@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
+from mmfeatdistill.objectives.base import no_gradient
 from mmfeatdistill.probing import probe
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS, build
@@ -227,11 +228,9 @@ class FeatureDistiller(BaseModel):
 
     def _keep_idle_parameters(self, losses: dict[str, Any]) -> None:
         """Keeps parameters of switched-off objectives in the graph: DDP waits for every gradient."""
-        idle = [p.flatten()[:1].sum() for o in self.objectives.values() if o.weight == 0 for p in o.parameters()]
-        if idle:
-            zero = torch.stack(idle).sum() * 0
-            name, value = next((key, value) for key, value in losses.items() if 'loss' in key)
-            losses[name] = value + zero if isinstance(value, Tensor) else [value[0] + zero, *value[1:]]
+        zero = no_gradient(p for o in self.objectives.values() if o.weight == 0 for p in o.parameters())
+        name, value = next((key, value) for key, value in losses.items() if 'loss' in key)
+        losses[name] = value + zero if isinstance(value, Tensor) else [value[0] + zero, *value[1:]]
 
 
 class _Objectives(ModuleDict):

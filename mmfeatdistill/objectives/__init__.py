@@ -1,5 +1,7 @@
 """Objectives: what of the student is matched to what of the teacher, and how."""
 from mmfeatdistill.objectives.base import Objective, TapPair
+from mmfeatdistill.objectives.fcfd import FCFD
 from mmfeatdistill.objectives.feature_match import FeatureMatch
+from mmfeatdistill.objectives.ofd import OFD
 
-__all__ = ['FeatureMatch', 'Objective', 'TapPair']
+__all__ = ['FCFD', 'FeatureMatch', 'OFD', 'Objective', 'TapPair']

@@ -1,8 +1,10 @@
 """What every objective has: taps on both sides, teachers to read, a place in the schedule."""
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
+import torch
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -45,6 +47,19 @@ class TapPair(NamedTuple):
         for tap in pair:
             Tap.parse(tap)
         return pair
+
+
+def no_gradient(parameters: Iterable[Tensor]) -> Tensor:
+    """A zero that keeps parameters in the graph of a loss: DDP waits for the gradient of every one.
+
+    Args:
+        parameters (Iterable[Tensor]): Those that a step does not use.
+
+    Returns:
+        Tensor: A scalar; without their graph where there is one process only.
+    """
+    firsts = [parameter.flatten()[:1].sum() for parameter in parameters] if get_world_size() > 1 else []
+    return torch.stack(firsts).sum() * 0 if firsts else torch.zeros(())
 
 
 class Objective(BaseModule):
