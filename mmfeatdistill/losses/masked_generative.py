@@ -7,6 +7,35 @@ from mmfeatdistill.losses._pair import check_pair
 from mmfeatdistill.losses.squared_error import squared_error
 
 
+def masked(feature: Tensor, *, noise: Tensor, mask_ratio: float) -> Tensor:
+    r"""Hides a random part of a feature.
+
+    .. math:: m \odot x, \qquad m = 0 \text{ where } u > 1 - \lambda \text{, else } 1
+
+    Args:
+        feature (Tensor): Shape (N, C, ...).
+        noise (Tensor): u, uniform on [0, 1), of the feature's shape or 1 along some dimensions of it.
+        mask_ratio (float): The share :math:`\lambda` that is hidden, from 0 to 1.
+
+    Returns:
+        Tensor: A new tensor of the feature's shape and type.
+
+    Raises:
+        ValueError: The noise does not fit the feature, or ``mask_ratio`` is no share.
+
+    Examples:
+        >>> masked(torch.ones(1, 2, 2), noise=torch.tensor([[[0.1, 0.9]]]), mask_ratio=0.5)
+        tensor([[[1., 0.],
+                 [1., 0.]]])
+    """
+    if not 0 <= mask_ratio <= 1:
+        raise ValueError(f'mask_ratio must be from 0 to 1, got {mask_ratio}.')
+    fits = all(n in (1, size) for n, size in zip(noise.shape, feature.shape))
+    if noise.dim() != feature.dim() or not fits:
+        raise ValueError(f'noise {tuple(noise.shape)} does not fit the student {tuple(feature.shape)}.')
+    return feature.masked_fill(noise > 1 - mask_ratio, 0)
+
+
 def masked_generative(student: Tensor, teacher: Tensor, *, generator: Callable[[Tensor], Tensor],
                       noise: Tensor, mask_ratio: float) -> Tensor:
     r"""Squared error of a feature generated from the partly hidden student's.
@@ -17,7 +46,7 @@ def masked_generative(student: Tensor, teacher: Tensor, *, generator: Callable[[
     Masked generative distillation (arXiv 2205.01529); G is two 3x3 convolutions with a ReLU in
     between. The noise u is an argument, so that the function has no hidden state: the authors draw
     one value per position (N, 1, H, W) for dense prediction and one per channel (N, C, 1, 1) for
-    classification.
+    classification. :class:`mmfeatdistill.connectors.MaskedGenerator` holds G and draws u.
 
     Args:
         student (Tensor): Feature in the teacher's width, shape (N, C, H, W).
@@ -42,12 +71,6 @@ def masked_generative(student: Tensor, teacher: Tensor, *, generator: Callable[[
         ...                   noise=noise, mask_ratio=0.5)  # two of four positions stay
         tensor(6.)
     """
-    if not 0 <= mask_ratio <= 1:
-        raise ValueError(f'mask_ratio must be from 0 to 1, got {mask_ratio}.')
     check_pair(student, teacher, '(N, C, ...)')
-    fits = all(n in (1, s) for n, s in zip(noise.shape, student.shape))
-    if noise.dim() != student.dim() or not fits:
-        raise ValueError(f'noise {tuple(noise.shape)} does not fit the student '
-                         f'{tuple(student.shape)}.')
     # The generator is a network: it sees the precision that the model trains in.
-    return squared_error(generator(student.masked_fill(noise > 1 - mask_ratio, 0)), teacher)
+    return squared_error(generator(masked(student, noise=noise, mask_ratio=mask_ratio)), teacher)
