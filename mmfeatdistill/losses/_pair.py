@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 
 
-def matching_pair(student: Tensor, teacher: Tensor, shape: str = '(...)') -> tuple[Tensor, Tensor]:
+def matching_pair(student: Tensor, teacher: Tensor, shape: str = '(...)', *,
+                  any_width: bool = False) -> tuple[Tensor, Tensor]:
     """Checks a student-teacher pair and brings it to one precision of at least float32.
 
     Half and bfloat16 tensors become float32, as sums over a feature map overflow in half precision;
@@ -14,6 +15,7 @@ def matching_pair(student: Tensor, teacher: Tensor, shape: str = '(...)') -> tup
         teacher (Tensor): A tensor of the same shape.
         shape (str): The dimensions that the loss needs, as its docstring writes them: ``'(N, K)'``
             for exactly two, ``'(N, C, ...)'`` for at least two. Defaults to ``'(...)'``: any.
+        any_width (bool): Whether their second dimension, the channels, may differ. Defaults to False.
 
     Returns:
         tuple[Tensor, Tensor]: The two, with the same dtype; the teacher without gradient.
@@ -22,20 +24,21 @@ def matching_pair(student: Tensor, teacher: Tensor, shape: str = '(...)') -> tup
         TypeError: One of them is no floating-point tensor.
         ValueError: Their shapes differ, or are not of the form ``shape``.
     """
-    check_pair(student, teacher, shape)
+    check_pair(student, teacher, shape, any_width=any_width)
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     return student.to(dtype), teacher.detach().to(dtype)
 
 
-def check_pair(student: Tensor, teacher: Tensor, shape: str = '(...)') -> None:
+def check_pair(student: Tensor, teacher: Tensor, shape: str = '(...)', *, any_width: bool = False) -> None:
     """The checks of :func:`matching_pair` alone."""
     require_floating(student=student, teacher=teacher)
-    if student.shape != teacher.shape:
-        raise ValueError('student and teacher must have the same shape, got '
-                         f'{tuple(student.shape)} and {tuple(teacher.shape)}.')
+    given = f'{tuple(student.shape)} and {tuple(teacher.shape)}'
+    compared = [(x.dim(), x.shape[:1], x.shape[2 if any_width else 1:]) for x in (student, teacher)]
+    if compared[0] != compared[1]:
+        raise ValueError(f'student and teacher must have the same shape{", but for the width" if any_width else ""}, '
+                         f'got {given}.')
     if not has_form(student, shape):
-        raise ValueError(f'student and teacher must have the shape {shape}, got '
-                         f'{tuple(student.shape)} and {tuple(teacher.shape)}.')
+        raise ValueError(f'student and teacher must have the shape {shape}, got {given}.')
 
 
 def require_floating(**tensors: Tensor) -> None:

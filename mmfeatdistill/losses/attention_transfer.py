@@ -16,25 +16,28 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     over the I positions. Attention transfer (arXiv 1612.03928, eq. 2), activation based. The paper
     writes the norm of the difference; the authors' code takes the mean of its squares, as here.
 
+    An attention map has no channels. So, unlike most losses, this one takes features of different widths, and needs
+    no connector.
+
     Args:
         student (Tensor): Feature, shape (N, C, H, ...).
-        teacher (Tensor): Feature of the same shape; receives no gradient.
+        teacher (Tensor): Feature of the same shape, or of another width; receives no gradient.
 
     Returns:
         Tensor: Scalar, float32 or wider. Zero for an empty batch.
 
     Raises:
         TypeError: An argument is no floating-point tensor.
-        ValueError: The shapes differ, or have no spatial dimension.
+        ValueError: The shapes differ in more than the width, or have no spatial dimension.
 
     Examples:
-        >>> student, teacher = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[0.0, 3.0]]])
+        >>> student, teacher = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[0.0, 3.0], [0.0, 4.0]]])
         >>> attention_transfer(student, teacher)
         tensor(1.)
     """
-    student, teacher = matching_pair(student, teacher, '(N, C, H, ...)')
-    distance = F.mse_loss(_attention(student), _attention(teacher), reduction='sum')
-    return distance / max(student.numel() // max(student.shape[1], 1), 1)
+    student, teacher = matching_pair(student, teacher, '(N, C, H, ...)', any_width=True)
+    attention = _attention(student)
+    return F.mse_loss(attention, _attention(teacher), reduction='sum') / max(attention.numel(), 1)
 
 
 def _attention(feature: Tensor) -> Tensor:

@@ -18,9 +18,11 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
     grow as N^2 (N + D). The embeddings are compared as they come: where a method wants them of
     unit length, normalise them before.
 
+    Angles have no width. So, unlike most losses, this one takes embeddings of different widths, and needs no connector.
+
     Args:
         student (Tensor): Embeddings, shape (N, D, ...), flattened per sample.
-        teacher (Tensor): Embeddings of the same shape; receives no gradient.
+        teacher (Tensor): Embeddings of the same shape, or of another width D; receives no gradient.
 
     Returns:
         Tensor: Scalar, float32 or wider. Zero for a batch of one or two equal vectors, and for an
@@ -28,14 +30,14 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
 
     Raises:
         TypeError: An argument is no floating-point tensor.
-        ValueError: The shapes differ, or have no feature dimension.
+        ValueError: The shapes differ in more than the width, or have no feature dimension.
 
     Examples:
         >>> corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> round(relational_angle(3 * corner + 1, corner).item(), 4)  # similar triangles
         0.0
     """
-    student, teacher = matching_pair(student, teacher, '(N, D, ...)')
+    student, teacher = matching_pair(student, teacher, '(N, D, ...)', any_width=True)
     distance = F.smooth_l1_loss(_cosines(student), _cosines(teacher), reduction='sum')
     return distance / max(student.shape[0]**3, 1)
 

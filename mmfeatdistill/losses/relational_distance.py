@@ -19,16 +19,19 @@ def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
     embeddings are compared as they come: where a method wants them of unit length, normalise them
     before.
 
+    Relative distances have no width. So, unlike most losses, this one takes embeddings of different widths, and needs
+    no connector.
+
     Args:
         student (Tensor): Embeddings, shape (N, D, ...), flattened per sample.
-        teacher (Tensor): Embeddings of the same shape; receives no gradient.
+        teacher (Tensor): Embeddings of the same shape, or of another width D; receives no gradient.
 
     Returns:
         Tensor: Scalar, float32 or wider. Zero for a batch of one, and for an empty one.
 
     Raises:
         TypeError: An argument is no floating-point tensor.
-        ValueError: The shapes differ, or have no feature dimension.
+        ValueError: The shapes differ in more than the width, or have no feature dimension.
 
     Examples:
         >>> student = torch.tensor([[0.0], [1.0], [3.0]])
@@ -36,7 +39,7 @@ def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
         >>> relational_distance(student, teacher)  # ratios 1/2, 3/2, 1 and 3/4, 3/2, 3/4
         tensor(0.0139)
     """
-    student, teacher = matching_pair(student, teacher, '(N, D, ...)')
+    student, teacher = matching_pair(student, teacher, '(N, D, ...)', any_width=True)
     distance = F.smooth_l1_loss(*map(_relative_distances, (student, teacher)), reduction='sum')
     return distance / max(student.shape[0]**2, 1)
 

@@ -97,6 +97,8 @@ MODULES = {
     'RelationalDistance': (losses.relational_distance, {}, {}),
     'SquaredError': (losses.squared_error, {}, {}),
 }
+# Losses on what has no channels: maps of attention, relations between samples.
+OF_ANY_WIDTH = {'attention_transfer', 'relational_angle', 'relational_distance'}
 every_loss = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 
 
@@ -203,6 +205,28 @@ def test_wrong_inputs_are_named(case):
         case.loss(student, [teacher], **rows)
     with pytest.raises(ValueError, match=r'shape \(N, .*\(\) and \(\)'):
         case.loss(student.sum(), teacher.sum(), **rows)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_features_of_another_width_are_compared_where_the_width_does_not_matter(name):
+    case = CASES[name]
+    student, teacher, rows = pair(case)
+    wider = torch.cat((teacher, torch.zeros_like(teacher)), dim=1)
+    if name not in OF_ANY_WIDTH:
+        with pytest.raises(ValueError, match='the same shape, got'):
+            case.loss(student, wider, **rows)
+        return
+    torch.testing.assert_close(case.loss(student, wider, **rows), case.loss(student, teacher, **rows))
+    torch.testing.assert_close(case.loss(torch.cat((student, torch.zeros_like(student)), dim=1), teacher, **rows),
+                               case.loss(student, teacher, **rows))
+    assert evaluate(case, student, wider, rows).isfinite() and student.grad.any()
+
+
+@pytest.mark.parametrize('loss', [losses.relational_angle, losses.relational_distance, losses.attention_transfer])
+@pytest.mark.parametrize('shape', [(2, 7, 4, 3), (3, 9, 4, 2), (3, 9, 4)])
+def test_all_but_the_width_must_agree(loss, shape):
+    with pytest.raises(ValueError, match=r'the same shape, but for the width, got \(3, 5, 4, 3\) and '):
+        loss(torch.rand(3, 5, 4, 3), torch.rand(shape))
 
 
 @every_loss
