@@ -14,19 +14,18 @@ import sys
 from dataclasses import asdict
 from datetime import date
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mmengine
 import torch
-from tqdm import tqdm
 
-from mmfeatdistill.engine import Experiment, Result, run_experiment
+from mmfeatdistill.engine import Comparison, Experiment, Result, compare, default_jobs, run_experiments
+from mmfeatdistill.engine.progress import ProgressBar
+from mmfeatdistill.engine.report import scale_of
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.visualization import image_grid, save_snapshots, training_curves
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-ROLES = ('teacher', 'student', 'distilled')
 TITLES = {'teacher': 'teacher', 'student': 'student alone', 'distilled': 'student distilled'}
 
 
@@ -35,44 +34,29 @@ class Task(NamedTuple):
 
     Attributes:
         title (str): For people.
-        configs (dict): Config by role, below ``configs/``.
-        metric (str): As mmengine logs it.
-        unit (str): For people.
-        scale (float): Brings the metric to points out of 100.
+        config (str): Distillation config; the teacher and the student alone are found in it.
+        data (str): Which data set it is trained on.
+        unit (str): Of its metric, for people.
         tap (str): The feature that is drawn.
-        seconds (dict): Rough time by role, for the estimate of what is left.
     """
 
     title: str
-    configs: dict[str, str]
-    metric: str
+    config: str
+    data: str
     unit: str
-    scale: float
     tap: str
-    seconds: dict[str, float]
-
-
-def _configs(teacher: str, student: str) -> dict[str, str]:
-    return dict(teacher=f'digits/{teacher}_digits.py', student=f'digits/{student}_digits.py',
-                distilled=f'channel_mlp/channel-mlp_{student}_digits.py')
 
 
 TASKS = {
-    'classification': Task('Classification, ResNet', _configs('resnet18-w32', 'resnet18-w8'),
-                           'accuracy/top1', 'top-1 %', 1, 'backbone',
-                           dict(teacher=75, student=20, distilled=30)),
-    'faster_rcnn': Task('Detection, Faster R-CNN', _configs('faster-rcnn_r18-w32_fpn', 'faster-rcnn_r18-w8_fpn'),
-                        'coco/bbox_mAP', 'box AP', 100, 'neck[0]',
-                        dict(teacher=130, student=65, distilled=80)),
-    'mask_rcnn': Task('Instances, Mask R-CNN', _configs('mask-rcnn_r18-w32_fpn', 'mask-rcnn_r18-w8_fpn'),
-                      'coco/segm_mAP', 'mask AP', 100, 'neck[0]',
-                      dict(teacher=170, student=85, distilled=100)),
-    'pspnet': Task('Segmentation, PSPNet', _configs('pspnet_r18-w32-d8', 'pspnet_r18-w8-d8'),
-                   'mIoU', 'mIoU', 1, 'backbone[-1]',
-                   dict(teacher=125, student=50, distilled=75)),
+    'classification': Task('Classification, ResNet', 'channel-mlp_resnet18-w8_digits.py', 'classification',
+                           'top-1 %', 'backbone'),
+    'faster_rcnn': Task('Detection, Faster R-CNN', 'channel-mlp_faster-rcnn_r18-w8_fpn_digits.py', 'detection',
+                        'box AP', 'neck[0]'),
+    'mask_rcnn': Task('Instances, Mask R-CNN', 'channel-mlp_mask-rcnn_r18-w8_fpn_digits.py', 'detection',
+                      'mask AP', 'neck[0]'),
+    'pspnet': Task('Segmentation, PSPNet', 'channel-mlp_pspnet_r18-w8-d8_digits.py', 'segmentation',
+                   'mIoU', 'backbone[-1]'),
 }
-DATA = dict(classification='classification', faster_rcnn='detection', mask_rcnn='detection',
-            pspnet='segmentation')
 
 
 def main() -> None:
@@ -80,98 +64,90 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', choices=['all', *TASKS], default='all', help='default: all four')
     parser.add_argument('--seed', type=int, default=1, help='of all trainings (default: 1)')
+    parser.add_argument('--jobs', type=int, default=default_jobs(),
+                        help='trainings side by side (default here: %(default)s)')
     args = parser.parse_args()
     os.chdir(ROOT)
     names = list(TASKS) if args.task == 'all' else [args.task]
     folder = osp.join('work_dirs', 'demo', f'seed_{args.seed}')
     out = folder if args.task == 'all' else osp.join(folder, args.task)
     make_data(names)
-    results = train_all(names, folder, args.seed)
+    comparisons = dict(zip(names, compare([osp.join('configs', 'channel_mlp', TASKS[name].config) for name in names],
+                                          [args.seed], osp.dirname(folder))))
+    results = train_all(comparisons, args.jobs)
     for name in names:
-        draw(TASKS[name], osp.join(folder, name))
-    training_curves({TASKS[name].title: {TITLES[role]: osp.join(folder, name, role)
-                                         for role in ('student', 'distilled')} for name in names},
-                    osp.join(out, 'curves.png'))
-    table = summary(results, args.seed)
+        draw(comparisons[name], osp.join(folder, name))
+    training_curves({TASKS[name].title: {TITLES['student']: comparison.student.work_dir,
+                                         TITLES['distilled']: comparison.distilled.work_dir}
+                     for name, comparison in comparisons.items()}, osp.join(out, 'curves.png'))
+    table = summary(comparisons, results, args)
     write_whole(osp.join(out, 'summary.md'), table)
     write_whole(osp.join(out, 'summary.json'), json.dumps(
-        {name: {role: asdict(result) for role, result in roles.items()} for name, roles in results.items()},
-        indent=2))
-    print(f'\n{table}\nTable, pictures, checkpoints and logs: {out}')
+        {name: {role: asdict(results[experiment]) for role, experiment in roles(comparison).items()}
+         for name, comparison in comparisons.items()}, indent=2))
+    print(f'\n{table}\nTable and pictures: {out}; checkpoints and logs: {folder}')
 
 
 def make_data(names: list[str]) -> None:
     """Writes the data sets that are not there yet."""
-    for kind in dict.fromkeys(DATA[name] for name in names):
+    for kind in dict.fromkeys(TASKS[name].data for name in names):
         # In a process of its own: this one forks the trainings, and must not have started any threads.
         subprocess.run([sys.executable, osp.join('tools', 'dataset_converters', 'digit_scenes.py'), 'data/digits',
                         '--task', kind], check=True)
 
 
-def train_all(names: list[str], folder: str, seed: int) -> dict[str, dict[str, Result]]:
-    """Trains or continues everything, under one progress bar in seconds of estimated work."""
-    total = sum(sum(TASKS[name].seconds.values()) for name in names)
-    bar = tqdm(total=total, unit='s',
-               mininterval=1 if sys.stderr.isatty() else 15,
-               bar_format='{percentage:3.0f}%|{bar:24}| {elapsed} gone, about {remaining} left | {desc}')
-    results: dict[str, dict[str, Result]] = {}
-    done = 0.0
-    for name in names:
-        task, results[name] = TASKS[name], {}
-        for role in ROLES:
-            options: dict[str, Any] = {'randomness.seed': seed}
-            depends_on = [Path('data', 'digits', DATA[name], 'arguments.json').read_text()]
-            if role == 'distilled':
-                options['model.teacher.checkpoint'] = results[name]['teacher'].checkpoint
-                depends_on.append(results[name]['teacher'].fingerprint)
-            else:
-                # As the distillation configs do: the same random numbers in every iteration.
-                options['custom_hooks'] = [dict(type='mmfeatdistill.ExactResumeHook')]
-
-            show = partial(_show, bar, done, task.seconds[role], f'{task.title}: {TITLES[role]}')
-            show(0, 'starting')
-            work_dir = osp.join(folder, name, role)
-            results[name][role] = run_experiment(
-                Experiment(osp.join('configs', task.configs[role]), work_dir, options, tuple(depends_on)), show,
-                partial(save_snapshots, tap=task.tap, folder=osp.join(work_dir, 'snapshots')))
-            done += task.seconds[role]
-            score = task.scale * results[name][role].metrics[task.metric]
-            bar.write(f'{task.title}: {TITLES[role]} has {score:.2f} {task.unit}')
-    bar.n = total
-    bar.set_description_str('done')
-    bar.close()
-    return results
+def roles(comparison: Comparison) -> dict[str, Experiment]:
+    """What is trained for a task, by what it is called here."""
+    (teacher,) = comparison.teachers
+    return dict(teacher=teacher, student=comparison.student, distilled=comparison.distilled)
 
 
-def _show(bar: tqdm, done: float, share: float, label: str, fraction: float, text: str) -> None:
-    bar.set_description_str(f'{label}, {text}', refresh=False)
-    bar.update(done + fraction * share - bar.n)
+def train_all(comparisons: dict[str, Comparison], jobs: int) -> dict[Experiment, Result]:
+    """Trains or continues everything, and draws what the trained networks see."""
+    experiments = []
+    for name, comparison in comparisons.items():
+        for experiment in roles(comparison).values():
+            experiment.inspect = partial(save_snapshots, tap=TASKS[name].tap, folder=snapshots(experiment))
+            experiments.append(experiment)
+    bar = ProgressBar(experiments)
+    try:
+        return run_experiments(experiments, jobs, on_progress=bar.progressed, on_result=bar.finished)
+    finally:
+        bar.close()
 
 
-def draw(task: Task, folder: str) -> None:
+def snapshots(experiment: Experiment) -> str:
+    """Folder of an experiment's pictures."""
+    return osp.join(experiment.work_dir, 'snapshots')
+
+
+def draw(comparison: Comparison, folder: str) -> None:
     """Saves the feature maps and the predictions of the three models side by side."""
+    os.makedirs(folder, exist_ok=True)
+    pictures = {role: snapshots(experiment) for role, experiment in roles(comparison).items()}
     for kind in ('feature', 'prediction'):
-        rows = [[osp.join(folder, 'teacher', 'snapshots', f'input_{i}.png'),
-                 *(osp.join(folder, role, 'snapshots', f'{kind}_{i}.png') for role in ROLES)] for i in range(4)]
+        rows = [[osp.join(pictures['teacher'], f'input_{i}.png'),
+                 *(osp.join(pictures[role], f'{kind}_{i}.png') for role in TITLES)] for i in range(4)]
         image_grid(rows, ['image', *TITLES.values()], osp.join(folder, f'{kind}s.png'))
 
 
-def summary(results: dict[str, dict[str, Result]], seed: int) -> str:
+def summary(comparisons: dict[str, Comparison], results: dict[Experiment, Result], args: argparse.Namespace) -> str:
     """The table, in Markdown."""
     lines = ['| task | metric | teacher | student alone | student distilled | gain | gap closed | s/iter alone | '
              's/iter distilled | memory alone | memory distilled |', '|' + ' --- |' * 11]
-    for name, result in results.items():
-        task = TASKS[name]
-        teacher, student, distilled = (task.scale * result[role].metrics[task.metric] for role in ROLES)
+    for name, comparison in comparisons.items():
+        result = {role: results[experiment] for role, experiment in roles(comparison).items()}
+        teacher, student, distilled = (scale_of(comparison.metric) * result[role].metrics[comparison.metric]
+                                       for role in TITLES)
         closed = f'{100 * (distilled - student) / (teacher - student):.0f} %' if teacher > student else '-'
         lines.append(
-            f'| {task.title} | {task.unit} | {teacher:.2f} | {student:.2f} | **{distilled:.2f}** | '
+            f'| {TASKS[name].title} | {TASKS[name].unit} | {teacher:.2f} | {student:.2f} | **{distilled:.2f}** | '
             f'{distilled - student:+.2f} | {closed} | {result["student"].seconds_per_iter:.3f} | '
             f'{result["distilled"].seconds_per_iter:.3f} | {result["student"].peak_memory_mib:.0f} MiB | '
             f'{result["distilled"].peak_memory_mib:.0f} MiB |')
-    lines += ['', f'Seed {seed}; {date.today()}; Python {platform.python_version()}, torch {torch.__version__}, '
-              f'mmengine {mmengine.__version__}; {torch.get_num_threads()} CPU threads. Memory is the peak of the '
-              'whole process.', '']
+    lines += ['', f'Seed {args.seed}; {date.today()}; Python {platform.python_version()}, torch {torch.__version__}, '
+              f'mmengine {mmengine.__version__}; one torch thread for each training, {args.jobs} side by side on '
+              f'{os.cpu_count()} cores. Memory is the peak of the whole process.', '']
     return '\n'.join(lines)
 
 

@@ -1,53 +1,168 @@
-"""Experiments: trainings that run in a process of their own, resume by themselves, and report."""
+"""Experiments: trainings that resume by themselves, are done once, and leave a result."""
+import copy
+import fcntl
 import hashlib
+import inspect
 import json
-import multiprocessing
 import os
 import os.path as osp
 import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any, Optional
+from functools import cached_property
+from typing import Any, Optional, Union
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmfeatdistill.engine.children import Send
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.zoo import load_config
 
-Inspect = Callable[[Runner], None]
-Progress = Callable[[float, str], None]
+_WITHOUT_INFLUENCE = {'work_dir', 'resume', 'launcher', 'cfg', 'experiment_name', 'log_level'}
+"""Settings of a runner on which no result depends."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Experiment:
     """A training and its evaluation.
 
     Attributes:
-        config (str): Config file.
+        config (str | Config): Config file, or a config that was loaded from one.
         work_dir (str): Where it leaves its checkpoints, logs and result.
         options (dict): Overrides of the config, as ``--cfg-options`` takes them.
-        depends_on (tuple[str, ...]): What else its result depends on, such as the fingerprint of the teacher's
-            training or of the data.
+        needs (dict[str, Experiment]): Experiments that come first, by the config key that takes their last
+            checkpoint, such as ``'model.teacher.checkpoint'`` or ``'model.teacher.0.checkpoint'``.
+        depends_on (tuple[str, ...]): What else its result depends on, such as a description of the data.
+        inspect (Callable, optional): Called with the trained runner in the training's process, to draw pictures.
     """
 
-    config: str
+    config: Union[str, Config]
     work_dir: str
     options: dict[str, Any] = field(default_factory=dict)
+    needs: dict[str, 'Experiment'] = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
+    inspect: Optional[Callable[[Runner], None]] = None
 
-    def load(self) -> Config:
-        """The config as it is run."""
-        cfg = load_config(self.config)
-        cfg.merge_from_dict(self.options)
-        cfg.work_dir = self.work_dir
-        cfg.resume = True
+    def load(self, needed: Mapping[str, str]) -> Config:
+        """The config as it is run.
+
+        Args:
+            needed (Mapping[str, str]): A value for each key of :attr:`needs`.
+
+        Returns:
+            Config: A copy.
+        """
+        cfg = load_config(self.config) if isinstance(self.config, str) else copy.deepcopy(self.config)
+        # Merging takes `_delete_` keys out of what is merged.
+        cfg.merge_from_dict(copy.deepcopy(self.options))
+        cfg.merge_from_dict(dict(needed))
         return cfg
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Stands for everything that the result depends on; equal ones are the same experiment.
+
+        What a config file defines beside the settings of a runner does not count, nor where results are written.
+        """
+        cfg = self.load({key: need.fingerprint for key, need in self.needs.items()})
+        settings = {name: cfg[name] for name in sorted(_settings() - _WITHOUT_INFLUENCE) if name in cfg}
+        content = json.dumps([Config(settings).to_dict(), self.depends_on], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def result(self) -> Optional['Result']:
+        """What it has shown, if it is finished."""
+        if not osp.isfile(self._file('result.json')):
+            return None
+        with open(self._file('result.json')) as file:
+            result = Result(**json.load(file))
+        return result if result.fingerprint == self.fingerprint and osp.isfile(result.checkpoint) else None
+
+    def failure(self) -> Optional[str]:
+        """The end of the output of its last run, if that failed."""
+        if self.owner() != self.fingerprint or not osp.isfile(self._file('failure.txt')):
+            return None
+        with open(self._file('failure.txt')) as file:
+            return file.read()
+
+    def owner(self) -> Optional[str]:
+        """Fingerprint of the experiment that the work directory belongs to, if any."""
+        if not osp.isfile(self._file('fingerprint.txt')):
+            return None
+        with open(self._file('fingerprint.txt')) as file:
+            return file.read()
+
+    def claim(self) -> None:
+        """Takes the work directory; what another experiment left there is moved aside."""
+        if self.owner() not in (None, self.fingerprint):
+            os.rename(self.work_dir, f'{self.work_dir}.{time.strftime("%Y%m%d_%H%M%S")}')
+        write_whole(self._file('fingerprint.txt'), self.fingerprint)
+        if osp.isfile(self._file('failure.txt')):
+            os.remove(self._file('failure.txt'))
+
+    def mark_failed(self, output: str) -> None:
+        """Leaves the end of the output of a run that failed.
+
+        Args:
+            output (str): To be read by people.
+        """
+        write_whole(self._file('failure.txt'), output)
+
+    @property
+    def console(self) -> str:
+        """File that takes what the training prints."""
+        return self._file('console.log')
+
+    def train(self, checkpoints: Mapping[str, str], send: Send) -> None:
+        """Trains or continues in this process, evaluates, and writes the result at once and whole.
+
+        Args:
+            checkpoints (Mapping[str, str]): The last checkpoint of each experiment in :attr:`needs`, by its key.
+            send (Callable): Called with (iterations done, of how many, short text) while it trains.
+        """
+        with self._locked():
+            if self.result() is None:
+                self._train(checkpoints, send)
+
+    def _train(self, checkpoints: Mapping[str, str], send: Send) -> None:
+        started = time.monotonic()
+        cfg = self.load(checkpoints)
+        cfg.work_dir = self.work_dir
+        cfg.resume = osp.isfile(self._file('last_checkpoint'))
+        if cfg.resume:
+            # To a runner that resumes, `load_from` would be the checkpoint to resume from.
+            cfg.load_from = None
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        report = _ReportProgress(send)
+        runner.register_hook(report, priority='LOWEST')
+        runner.train()
+        # A training that was finished before it was resumed has not been evaluated here.
+        metrics = report.metrics or runner.val()
+        if self.inspect is not None:
+            self.inspect(runner)
+        result = Result(
+            metrics={name: float(value) for name, value in metrics.items()},
+            checkpoint=_last_checkpoint(self.work_dir),
+            seconds_per_iter=_median_seconds(self.work_dir),
+            seconds=time.monotonic() - started,
+            peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            fingerprint=self.fingerprint)
+        write_whole(self._file('result.json'), json.dumps(asdict(result), indent=2))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Waits until no other process trains in the work directory, such as one whose parent was just killed."""
+        with open(self._file('lock'), 'w') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _file(self, name: str) -> str:
+        return osp.join(self.work_dir, name)
 
 
 @dataclass(frozen=True)
@@ -57,10 +172,10 @@ class Result:
     Attributes:
         metrics (dict[str, float]): Of the last evaluation, under mmengine's names.
         checkpoint (str): The last checkpoint.
-        seconds_per_iter (float): Median over the training.
-        seconds (float): Of the whole training in this process, evaluation included.
-        peak_memory_mib (float): Peak resident memory of the process.
-        fingerprint (str): Of the config that it was run with, and of what else it depends on.
+        seconds_per_iter (float): Median over the training; depends on what ran beside it.
+        seconds (float): Of the whole training in the process that finished it, evaluation included.
+        peak_memory_mib (float): Peak resident memory of that process.
+        fingerprint (str): Of the experiment.
     """
 
     metrics: dict[str, float]
@@ -71,137 +186,30 @@ class Result:
     fingerprint: str
 
 
-def run_experiment(experiment: Experiment, on_progress: Optional[Progress] = None,
-                   inspect: Optional[Inspect] = None) -> Result:
-    """Runs an experiment, or continues it, or reads its result if it is finished.
-
-    It runs in a child process, so that memory is measured by itself and a crash stays its own; the child
-    ends when this process does. Its console output goes to ``console.log`` in the work directory. A work
-    directory of another config is moved aside.
-
-    Args:
-        experiment (Experiment): What to run.
-        on_progress (Callable, optional): Called with the fraction done and a short text.
-        inspect (Callable, optional): Called in the child with the trained runner, to draw pictures.
-
-    Returns:
-        Result: Also written to ``result.json`` in the work directory, at once and whole.
-
-    Raises:
-        RuntimeError: The training failed; the end of its output is in the message.
-    """
-    fingerprint = _fingerprint(experiment)
-    result = _finished(experiment.work_dir, fingerprint)
-    if result is None:
-        _claim(experiment.work_dir, fingerprint)
-        _run_in_child(experiment, fingerprint, on_progress or (lambda fraction, text: None), inspect)
-        result = _finished(experiment.work_dir, fingerprint)
-        if result is None:
-            raise RuntimeError(f'{experiment.work_dir}: the training ended without a result.')
-    return result
-
-
-def _run_in_child(experiment: Experiment, fingerprint: str, on_progress: Progress,
-                  inspect: Optional[Inspect]) -> None:
-    # Forked, so that the libraries are imported once for all experiments.
-    context = multiprocessing.get_context('fork')
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(experiment, fingerprint, receiver, sender, inspect))
-    child.start()
-    sender.close()
-    try:
-        while True:
-            try:
-                on_progress(*receiver.recv())
-            except EOFError:
-                break
-        child.join()
-    finally:
-        if child.is_alive():
-            child.kill()
-    if child.exitcode != 0:
-        raise RuntimeError(f'{experiment.config} failed with exit code {child.exitcode}; the end of '
-                           f'{_console(experiment)}:\n{_tail(_console(experiment))}')
-
-
-def _child(experiment: Experiment, fingerprint: str, receiver: Connection, sender: Connection,
-           inspect: Optional[Inspect]) -> None:
-    # Closed here, so that sending fails, and this process ends, when the parent is gone.
-    receiver.close()
-    with open(_console(experiment), 'ab', buffering=0) as console:
-        os.dup2(console.fileno(), sys.stdout.fileno())
-        os.dup2(console.fileno(), sys.stderr.fileno())
-    started = time.monotonic()
-    runner = Runner.from_cfg(experiment.load())
-    report = _ReportProgress(sender)
-    runner.register_hook(report, priority='LOWEST')
-    runner.train()
-    # A training that was finished before it was resumed has not been evaluated here.
-    metrics = report.metrics or runner.val()
-    if inspect is not None:
-        inspect(runner)
-    result = Result(
-        metrics={name: float(value) for name, value in metrics.items()},
-        checkpoint=_last_checkpoint(experiment.work_dir),
-        seconds_per_iter=_median_seconds(experiment.work_dir),
-        seconds=time.monotonic() - started,
-        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        fingerprint=fingerprint)
-    write_whole(_result_file(experiment.work_dir), json.dumps(asdict(result), indent=2))
-    sender.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Data workers of a forked process must not run the parent's exit handlers.
-    os._exit(0)
-
-
 class _ReportProgress(Hook):
-    """Sends the fraction of the training that is done to the parent process."""
+    """Sends how far the training is to the parent process."""
 
-    def __init__(self, sender: Connection) -> None:
-        self.sender = sender
+    def __init__(self, send: Send) -> None:
+        self.send = send
         self.metrics: dict[str, float] = {}
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """Reports an iteration; the last one waits for the evaluation."""
-        done = min(0.99, (runner.iter + 1) / runner.max_iters)
-        self.sender.send((done, f'iteration {runner.iter + 1}/{runner.max_iters}'))
+        """Reports an iteration."""
+        self.send((runner.iter + 1, runner.max_iters, 'training'))
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                        outputs: Any = None) -> None:
         """Reports that it is evaluating."""
-        done = min(0.99, runner.iter / runner.max_iters)
-        self.sender.send((done, f'evaluating {batch_idx + 1}/{len(runner.val_dataloader)}'))
+        self.send((runner.iter, runner.max_iters, 'evaluating'))
 
     def after_val_epoch(self, runner: Any, metrics: Optional[dict[str, float]] = None) -> None:
         """Keeps the metrics of the last evaluation."""
         self.metrics = dict(metrics or {})
 
 
-def _fingerprint(experiment: Experiment) -> str:
-    content = [experiment.load().to_dict(), experiment.depends_on]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _finished(work_dir: str, fingerprint: str) -> Optional[Result]:
-    if not osp.isfile(_result_file(work_dir)):
-        return None
-    with open(_result_file(work_dir)) as file:
-        result = Result(**json.load(file))
-    return result if result.fingerprint == fingerprint and osp.isfile(result.checkpoint) else None
-
-
-def _claim(work_dir: str, fingerprint: str) -> None:
-    """Takes a work directory for one config; what another config left there is moved aside."""
-    owner = osp.join(work_dir, 'fingerprint.txt')
-    if osp.isfile(owner):
-        with open(owner) as file:
-            if file.read() == fingerprint:
-                return
-        os.rename(work_dir, f'{work_dir}.{time.strftime("%Y%m%d_%H%M%S")}')
-    os.makedirs(work_dir, exist_ok=True)
-    write_whole(owner, fingerprint)
+def _settings() -> set[str]:
+    return {*inspect.signature(Runner.__init__).parameters, 'runner_type', 'custom_imports'}
 
 
 def _last_checkpoint(work_dir: str) -> str:
@@ -231,18 +239,3 @@ def read_scalars(work_dir: str) -> list[list[dict[str, float]]]:
             with open(path) as file:
                 logs.append([json.loads(line) for line in file if line.strip().endswith('}')])
     return logs
-
-
-def _console(experiment: Experiment) -> str:
-    return osp.join(experiment.work_dir, 'console.log')
-
-
-def _result_file(work_dir: str) -> str:
-    return osp.join(work_dir, 'result.json')
-
-
-def _tail(path: str, lines: int = 20) -> str:
-    with open(path, errors='replace') as file:
-        return ''.join(file.readlines()[-lines:])
-
-
