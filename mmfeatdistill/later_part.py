@@ -1,8 +1,7 @@
 """Running the later part of a network from a given feature, without running the earlier part."""
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +16,10 @@ from mmfeatdistill.tracing import Call, closing_activation
 class LaterPart:
     """What a network does after one of its stages.
 
-    The network's own ``forward`` runs, but the stage gives a feature that it is handed, and whatever ran before the
-    stage hands its input on. So any network that passes from stage to stage by calling modules can be continued,
-    without a line about its architecture. One that needs more than this stage's output later on, as a decode head on
-    several stages does, cannot; that is found when it is built.
+    The network's own ``forward`` runs, but in the place of the stage stands the given feature, and in the places of
+    all that ran before it stands what hands its input on. So any network that passes from stage to stage by calling
+    modules can be continued, without a line about its architecture. One that needs more than this stage's output later
+    on, as a decode head on several stages does, cannot; that is found when it is built.
 
     It holds names only, no module, so it can be copied and moved freely.
 
@@ -58,21 +57,16 @@ class LaterPart:
 
     @contextmanager
     def _entered_with(self, model: nn.Module, feature: Tensor) -> Iterator[None]:
-        """Lets the stage give the feature, and the modules before it nothing of their own."""
-        replaced = {path: partial(_hand_on, [count], model.get_submodule(path).forward)
-                    for path, count in self._earlier.items()}
-        replaced[self.stage] = lambda *args, **kwargs: self._activated(model, feature)
-        modules = {path: model.get_submodule(path) for path in replaced}
-        own = {path: vars(module).get('forward') for path, module in modules.items()}
+        """Puts the feature in the place of the stage, and nothing in that of the modules before it."""
+        stand_ins: dict[str, nn.Module] = {path: _HandsOn(model.get_submodule(path), count)
+                                           for path, count in self._earlier.items()}
+        stand_ins[self.stage] = _Gives(self._activated(model, feature))
+        own = {path: _put(model, path, stand_in) for path, stand_in in stand_ins.items()}
         try:
-            for path, forward in replaced.items():
-                modules[path].forward = forward
             yield
         finally:
-            for path, module in modules.items():
-                del module.forward
-                if own[path] is not None:
-                    module.forward = own[path]
+            for path, module in own.items():
+                _put(model, path, module)
 
     def _activated(self, model: nn.Module, feature: Tensor) -> Tensor:
         if self._activation is None:
@@ -152,9 +146,37 @@ def _calls_before(calls: Sequence[Call], stage: str) -> Counter:
     return Counter(outermost)
 
 
-def _hand_on(calls_left: list[int], own: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Takes the place of a module of the earlier part; a module that also runs later does so then."""
-    if not calls_left[0]:
-        return own(*args, **kwargs)
-    calls_left[0] -= 1
-    return next(iter((*args, *kwargs.values())))
+class _HandsOn(nn.Module):
+    """Stands in for a module of the earlier part; one that also runs later does so then."""
+
+    def __init__(self, own: nn.Module, calls: int) -> None:
+        super().__init__()
+        # Not registered: it stays where it was for whatever lists the parameters meanwhile.
+        self._own = (own,)
+        self._calls_left = calls
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._calls_left:
+            return self._own[0](*args, **kwargs)
+        self._calls_left -= 1
+        return next(iter((*args, *kwargs.values())))
+
+
+class _Gives(nn.Module):
+    """Stands in for the stage."""
+
+    def __init__(self, feature: Tensor) -> None:
+        super().__init__()
+        self._feature = feature
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self._feature
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    """Puts a module in a place of the tree and returns what was there."""
+    parent, _, name = path.rpartition('.')
+    children = model.get_submodule(parent)._modules
+    own, children[name] = children[name], module
+    assert own is not None
+    return own

@@ -42,10 +42,10 @@ def schedule_factor(step: int, *, warmup: int = 0, decay_begin: Optional[int] = 
 
 @HOOKS.register_module()
 class ObjectiveScheduleHook(Hook):
-    """Warm-up, decay and stop of one objective; several hooks schedule several objectives.
+    """Warm-up, decay and stop of one objective, or of one of its losses; several hooks schedule several.
 
-    The factor (see :func:`schedule_factor`) multiplies all losses of the objective. While it is 0 the
-    objective is off; once all objectives are off, no teacher runs. It depends on the iteration alone, so
+    The factor (see :func:`schedule_factor`) multiplies all losses of the objective, or the named one. While that of an
+    objective is 0 it is off; once all objectives are off, no teacher runs. It depends on the iteration alone, so
     resuming continues it exactly.
 
     Args:
@@ -55,14 +55,16 @@ class ObjectiveScheduleHook(Hook):
         stop (int, optional): First step without the objective. Defaults to None.
         decay (str): ``'linear'`` or ``'cosine'``. Defaults to ``'linear'``.
         by_epoch (bool): Whether steps are epochs or iterations. Defaults to True.
+        loss (str, optional): One of its losses, as it is logged behind the objective's name: ``'loss_appearance'``.
+            Defaults to None: all of them.
 
     Raises:
-        ConfigError: Steps that contradict each other, or no such objective.
+        ConfigError: Steps that contradict each other, no such objective, or no such loss.
     """
 
     def __init__(self, objective: str, warmup: int = 0, decay_begin: Optional[int] = None,
                  stop: Optional[int] = None, decay: Literal['linear', 'cosine'] = 'linear',
-                 by_epoch: bool = True) -> None:
+                 by_epoch: bool = True, loss: Optional[str] = None) -> None:
         key = f'custom_hooks.ObjectiveScheduleHook({objective!r})'
         if decay not in ('linear', 'cosine'):
             raise ConfigError(f"{key}.decay: expected 'linear' or 'cosine', got {decay!r}.")
@@ -74,6 +76,7 @@ class ObjectiveScheduleHook(Hook):
                               f'got {stop}.')
         self.objective = objective
         self.by_epoch = by_epoch
+        self.loss = loss
         self._schedule: dict[str, Any] = dict(warmup=warmup, decay_begin=decay_begin, stop=stop, decay=decay)
 
     def before_train(self, runner: Any) -> None:
@@ -97,7 +100,7 @@ class ObjectiveScheduleHook(Hook):
         self._found = objectives[self.objective]
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Sets the objective's weight for this iteration.
+        """Sets the factor for this iteration.
 
         Args:
             runner (Runner): The runner.
@@ -105,4 +108,27 @@ class ObjectiveScheduleHook(Hook):
             data_batch (Any): Unused.
         """
         step = runner.epoch if self.by_epoch else runner.iter
-        self._found.weight = schedule_factor(step, **self._schedule)
+        factor = schedule_factor(step, **self._schedule)
+        if self.loss is None:
+            self._found.weight = factor
+        else:
+            self._found.factors[self.loss] = factor
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Sees whether the scheduled loss is one that the objective computes.
+
+        Args:
+            runner (Runner): The runner.
+            batch_idx (int): Unused.
+            data_batch (Any): Unused.
+            outputs (dict, optional): The logged losses of this iteration.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        losses = [name.partition('.')[2] for name in outputs or {} if name.startswith(f'{self.objective}.')]
+        if self.loss is not None and losses and self.loss not in losses:
+            key = f'custom_hooks.ObjectiveScheduleHook({self.objective!r}).loss'
+            raise ConfigError(f'{key}: there is no {self.loss!r}; {self.objective!r} logs {losses}'
+                              f'{did_you_mean(self.loss, losses)}')

@@ -143,3 +143,25 @@ def test_the_seed_of_the_checkpoint_reaches_the_sampler(in_digits, tmp_path, bat
     loader = second.train_dataloader
     sampler = loader.batch_sampler.sampler if batched else loader.sampler
     assert sampler.seed == second.seed == first.seed
+
+
+def test_one_loss_of_an_objective_is_scheduled(in_digits, tmp_path):
+    cfg = small(DISTILLED['classification'], tmp_path, train_cfg__max_epochs=1)
+    cfg.model.objectives.stage4.taps = ['backbone', 'backbone.layer3']
+    cfg.custom_hooks.append(dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='stage4', loss='loss_1',
+                                 by_epoch=False, stop=2))
+    train(cfg)
+    (log,) = tmp_path.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [line for line in lines if 'stage4.loss_1' in line]
+    assert len(lines) == 4 and all(line['stage4.loss_0'] > 0 for line in lines)
+    # The log smooths over a window: what is off adds nothing any more.
+    total = [line['stage4.loss_1'] * (number + 1) for number, line in enumerate(lines)]
+    assert total[0] > 0 and total[1] > total[0] and total[1] == pytest.approx(total[3], rel=1e-4)
+
+
+def test_a_loss_that_is_not_there(in_digits, tmp_path):
+    cfg = small(DISTILLED['classification'], tmp_path)
+    cfg.custom_hooks.append(dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='stage4', loss='los_0', warmup=2))
+    with pytest.raises(ConfigError, match=r"loss: there is no 'los_0'; 'stage4' logs \['loss_0'\]. Did you mean 'loss_0'"):
+        train(cfg)
