@@ -43,7 +43,7 @@ def test_a_loss_trains_student_and_connector_and_follows_its_weight(loss, connec
 
 @pytest.mark.parametrize('loss', sorted(set(LOSSES) - ON_LOGITS - OF_ANY_WIDTH))
 def test_other_losses_ask_for_a_connector_where_widths_differ(loss):
-    with pytest.raises(ConfigError, match=r"64 channels and the teacher feature 128; use connector=dict\(type='Conv1x1'"):
+    with pytest.raises(ConfigError, match=r"and the teacher feature 128; use connector=dict\(type='Conv1x1'"):
         distiller(classifier(), teacher(classifier(16)), dict(match=objective(dict(type=loss), None)))
 
 
