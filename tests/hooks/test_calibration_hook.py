@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import IterableDataset
 
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.hooks import calibration_hook
+from mmfeatdistill.hooks import CalibrationHook, calibration_hook
 from mmfeatdistill.objectives import FeatureMatch
 from mmfeatdistill.registry import MODELS
 from tests.runs import DISTILLED, small, train
@@ -88,26 +88,28 @@ def test_every_image_once_and_the_first_of_them_for_those_that_want_fewer(in_dig
     assert [o.conclusions for o in (whole, some, few, none)] == [1, 1, 1, 0]
 
 
-@pytest.mark.parametrize('wanted', [5, math.inf])
-def test_processes_share_the_images_without_repeating_any(in_digits, tmp_path, monkeypatch, wanted):
-    def seen(rank, world):
-        monkeypatch.setattr(calibration_hook, 'get_dist_info', lambda: (rank, world))
-        [looker] = lookers(train(looking(tmp_path / f'{rank}_{world}', [wanted])))
-        return looker.images
+def test_processes_share_the_images_without_repeating_any(in_digits, tmp_path, monkeypatch):
+    runner = train(looking(tmp_path, [5, math.inf]))
 
-    alone, shares = seen(0, 1), [seen(rank, 3) for rank in range(3)]
-    assert [len(share) for share in shares] == ([2, 2, 1] if wanted == 5 else [11, 11, 10])
-    assert sorted(sum(shares, [])) == sorted(alone)
+    def shares(world):
+        for rank in range(world):
+            for looker in lookers(runner):
+                looker.batches, looker.conclusions = [], 0
+                looker.seen.zero_()
+            monkeypatch.setattr(calibration_hook, 'get_dist_info', lambda rank=rank: (rank, world))
+            CalibrationHook().before_train(runner)
+            assert [looker.conclusions for looker in lookers(runner)] == [1, 1], 'with or without images'
+            yield [looker.images for looker in lookers(runner)]
+
+    (alone,), three, six = ([*shares(world)] for world in (1, 3, 6))
+    assert [[len(images) for images in share] for share in three] == [[2, 11], [2, 11], [1, 10]]
+    assert [len(few) for few, _ in six] == [1] * 5 + [0]
+    for shared in (three, six):
+        for images, parts in zip(alone, zip(*shared)):
+            assert sorted(images) == sorted(sum(parts, []))
 
 
-def test_a_process_may_have_no_image(in_digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration_hook, 'get_dist_info', lambda: (7, 8))
-    [looker] = lookers(train(looking(tmp_path, [5])))
-    assert (looker.images, looker.conclusions) == ([], 1)
-
-
-@pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('by_iteration', [False, True])
+@pytest.mark.parametrize('workers, by_iteration', [(1, False), (0, True)])
 def test_training_is_bit_for_bit_what_it_is_without_the_pass(in_digits, tmp_path, workers, by_iteration):
     def trained(name, wanted):
         cfg = looking(tmp_path / name, [wanted], train_dataloader__num_workers=workers)
@@ -127,12 +129,13 @@ def test_training_is_bit_for_bit_what_it_is_without_the_pass(in_digits, tmp_path
 
 
 def test_a_resumed_training_does_not_repeat_it(in_digits, tmp_path):
-    def trained(epochs, **options):
-        [looker] = lookers(train(looking(tmp_path, [9], train_cfg__max_epochs=epochs, **options)))
+    def shown(epochs, **options):
+        [looker] = lookers(train(looking(tmp_path, [9], train_dataloader__batch_size=16,
+                                         train_cfg__max_epochs=epochs, **options)))
         return len(looker.images)
 
-    assert [trained(1), trained(2, resume=True)] == [9, 0]
-    assert trained(1, load_from=str(tmp_path / 'epoch_2.pth')) == 9, 'weights alone bring no findings'
+    assert [shown(1), shown(2, resume=True)] == [9, 0]
+    assert shown(1, load_from=str(tmp_path / 'epoch_2.pth')) == 9, 'weights alone bring no findings'
 
 
 def test_without_batch_augmentations_in_the_precision_of_the_training(in_digits, tmp_path):
