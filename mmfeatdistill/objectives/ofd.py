@@ -1,7 +1,7 @@
 """Feature overhaul: pre-activations, matched where the teacher is active or the student is too high."""
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from mmengine.dist import all_reduce
@@ -69,9 +69,9 @@ class OFD(FeatureMatch):
                  margin_images: float = 512, teacher: Optional[int] = None) -> None:
         super().__init__(taps, dict(type=_PartialL2, loss_weight=loss_weight), connector or dict(type='ConvBN'),
                          teacher)
-        if stage_weights is not None and (isinstance(stage_weights, str) or not isinstance(stage_weights, Sequence)):
+        if stage_weights is not None and not _are_numbers(stage_weights):
             raise TypeError(f'stage_weights: expected a list of numbers, one for each feature, got {stage_weights!r}.')
-        if not margin_images > 0:
+        if not _are_numbers([margin_images]) or not margin_images > 0:
             raise ValueError(f'margin_images: expected a positive number, got {margin_images!r}.')
         self._given_weights = stage_weights
         self._margin_images = margin_images
@@ -205,6 +205,10 @@ class _Margin(nn.Module):
         all_reduce(self._sums)
         total, count = self._sums
         self.value.copy_(total / count.clamp(min=1))
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, (int, float)) for value in values)
 
 
 def _stage_weights(count: int, given: Optional[Sequence[float]]) -> list[float]:

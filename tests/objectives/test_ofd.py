@@ -199,6 +199,17 @@ def test_margins_anywhere(tmp_path, tap, norm):
         assert torch.equal(objective.margins[0].value, overhaul_margin(found.weight, found.bias))
 
 
+def test_margins_of_some_levels_of_an_fpn_with_normalisations(tmp_path):
+    cfg = wide_detector()
+    cfg.neck.norm_cfg = dict(type='BN', requires_grad=True)
+    model = distiller(detector(), with_random_norms(cfg, tmp_path), ofd(['neck[1:3]', STAGES[3]]))
+    objective, network = model.objectives['ofd'], model.teachers[0].model
+    assert objective.stage_weights == [0.25, 0.5, 1]
+    for margin, name in zip(objective.margins, ('neck.fpn_convs.1.bn', 'neck.fpn_convs.2.bn', 'backbone.layer4.1.bn2')):
+        norm = network.get_submodule(name)
+        assert torch.equal(margin.value, overhaul_margin(norm.weight, norm.bias))
+
+
 # --- margins that are estimated --------------------------------------------------------------
 
 
@@ -404,6 +415,8 @@ def test_batch_statistics_change_the_targets():
 @pytest.mark.parametrize('options, message', [
     (dict(stage_weights=[1, 2]), f'{KEY}.stage_weights: expected 4 numbers, one for each matched feature, got 2'),
     (dict(stage_weights=3), f'{KEY}: stage_weights: expected a list of numbers, one for each feature, got 3'),
+    (dict(stage_weights='1111'), f"{KEY}: stage_weights: expected a list of numbers, one for each feature, got '1111'"),
+    (dict(margin_images='many'), f"{KEY}: margin_images: expected a positive number, got 'many'"),
     (dict(margin_images=0), f'{KEY}: margin_images: expected a positive number, got 0'),
     (dict(connector=IDENTITY), f"{KEY}.connector: .*use connector=dict\\(type='Conv1x1'\\)"),
     (dict(loss=dict(type='SquaredError')), f"{KEY}.loss: there is no such option"),
