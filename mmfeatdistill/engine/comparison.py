@@ -13,7 +13,7 @@ from mmfeatdistill.engine.command_line import student_config
 from mmfeatdistill.engine.experiment import Experiment
 from mmfeatdistill.zoo import load_config
 
-ENSEMBLE_SEED_STEP = 100
+ENSEMBLE_SEED_STEP = 1
 """Between the seeds of several teachers that are trained from the same config."""
 
 _RESUME_HOOK = 'mmfeatdistill.ExactResumeHook'
@@ -103,10 +103,11 @@ def compare(configs: Iterable[str], seeds: Iterable[int], out: str,
     """Plans the comparisons of distillation configs; equal experiments of several of them are one.
 
     For each config and seed: the student alone on the same recipe (the distillation config with its student as
-    model, without the hooks that act on an objective), the distilled student, and each teacher whose ``config``
+    model, without the hooks that act on a distillation), the distilled student, and each teacher whose ``config``
     is a local file. Such a teacher is trained from that config with the same seed, in place of the checkpoint
     that the distillation config names; it is left as it is where that is None, a URL, ``'zoo'`` or ``'init_cfg'``.
-    In a list of teachers, the k-th that is trained from the same config has the seed ``seed + 100 * k``, k = 0, 1, ...
+    In a list of teachers, the k-th that is trained from the same config has the seed ``seed + k``, k = 0, 1, ..., so
+    that grids of several seeds share them.
 
     Where ``load_from`` names ``work_dirs/<name>/epoch_<n>.pth`` and ``<name>.py`` is beside the config, that stage is
     trained first, with the same seed, and its last checkpoint is loaded.
@@ -225,7 +226,8 @@ def _student_alone(distilled: Experiment) -> Config:
     """The recipe of a distillation without the distillation."""
     assert isinstance(distilled.config, Config)
     cfg = student_config(distilled.config)
-    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if 'objective' not in hook]
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks
+                        if hook['type'] == _RESUME_HOOK or not str(hook['type']).startswith('mmfeatdistill.')]
     if 'load_from' in distilled.needs:
         cfg.load_from = None
     return cfg

@@ -36,13 +36,15 @@ class FCFD(Objective):
 
     .. math:: L_\mathrm{func} = \sum_{k} \tau^2 \, \mathrm{KL}\bigl(p_\tau(\mathrm{path}_k) \,\Vert\, p_\tau(t)\bigr)
 
-    :math:`g` is the global mean of the activated feature, and only there where the network's output is a vector. Each
-    iteration draws :math:`K` mixed paths :math:`T^l(b^l(s^l))` and :math:`S^l(c^l(t^l))` without replacement; of the
-    former, the features at the later stages join :math:`L_\mathrm{app}`. Only the later parts run again.
+    :math:`g` is the global mean of the activated feature, and only there where the network's output is a vector, which
+    a classifier made of it. Each iteration draws :math:`K` mixed paths :math:`T^l(b^l(s^l))` and :math:`S^l(c^l(t^l))`
+    without replacement; of the former, the features at the later stages join :math:`L_\mathrm{app}`. Behind the last
+    stage a path is only continued where the output is a map, by the decode head. Only the later parts run again.
 
     Source: FCFD (ICLR 2023, arXiv 2304.11832) and its authors' code. Mixed paths normalise by statistics of their own,
     those of the batch, in the teacher's stages too; the running statistics of both networks stay as they are. Gradient
     flows through the teacher's frozen later part to the student, and through the student's later part to its weights.
+    The authors' teacher uses batch statistics in its own pass as well: ``teacher=dict(..., batch_statistics=True)``.
 
     The student's own divergence from the teacher is another objective: a ``FeatureMatch`` on the logits with
     ``KLDivergence``. The authors raise the weight of :math:`L_\mathrm{app}` linearly over 20 epochs:
@@ -58,9 +60,6 @@ class FCFD(Objective):
             ImageNet.
         function_weight (float): Factor of :math:`L_\mathrm{func}`. Defaults to 1, as the authors.
         teacher (int, optional): Which of several teachers is mimicked; needed where there are several.
-
-    Raises:
-        ValueError: ``paths`` is negative or more than there are.
     """
 
     def __init__(self, taps: Sequence[Union[str, Mapping]], output: Union[str, Mapping], tau: float = 4.0,
@@ -68,10 +67,6 @@ class FCFD(Objective):
                  teacher: Union[int, None] = None) -> None:
         super().__init__(taps, teacher)
         self.output = TapPair.parse(output)
-        self._paths = [MixedPath(stage, ends_in_teacher) for stage in range(len(self.taps))
-                       for ends_in_teacher in (True, False)]
-        if not 0 <= paths <= len(self._paths):
-            raise ValueError(f'paths: {len(self.taps)} stages give {len(self._paths)} mixed paths, got {paths!r}.')
         self.paths = paths
         self.tau = tau
         self.appearance_weight = appearance_weight
@@ -103,6 +98,11 @@ class FCFD(Objective):
                 raise ValueError(f'the student tells {student_output.shape[1]} classes and the teacher '
                                  f'{teacher_output.shape[1]}, so their outputs cannot be compared.')
         self._pools = teacher_output.dim() == 2
+        self._paths = [MixedPath(stage, ends_in_teacher) for stage in range(len(self.taps) - self._pools)
+                       for ends_in_teacher in (True, False)]
+        if not 0 <= self.paths <= len(self._paths):
+            raise ConfigError(f'{key}.paths: {len(self.taps)} stage(s) give {len(self._paths)} mixed paths here, '
+                              f'got {self.paths!r}.')
 
     def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""

@@ -1,0 +1,113 @@
+"""Function-consistent feature distillation for two-stage detectors: the box head is the later part."""
+from collections.abc import Mapping, Sequence
+from typing import Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from mmfeatdistill.connectors import Bridge
+from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.features import same_size, shape_of
+from mmfeatdistill.losses import appearance, kl_divergence
+from mmfeatdistill.objectives.base import Objective
+from mmfeatdistill.objectives.roi import BoxHeadOutput, run_box_head
+from mmfeatdistill.reading import Reading
+from mmfeatdistill.registry import MODELS
+
+_ROIS = 'roi_head.bbox_roi_extractor:in[-1]'
+_LOGITS = 'roi_head.bbox_head.fc_cls'
+_OFFSETS = 'roi_head.bbox_head.fc_reg'
+
+
+@MODELS.register_module()
+class FCFDBoxHead(Objective):
+    r"""Pulls FPN levels to the teacher's, and what the box heads of both networks make of either's levels.
+
+    With the levels :math:`s^l, t^l`, bridges :math:`b^l` to the teacher's space and :math:`c^l` to the student's, and
+    the box heads :math:`S, T` on the student's sampled proposals:
+
+    .. math:: L_\mathrm{app} = \sum_l \mathrm{mse}\bigl(b^l(s^l), t^l\bigr)
+
+    .. math:: L_\mathrm{func} = \sum_{h \in \{S(s),\, T(b(s)),\, S(c(t))\}}
+        \tau^2 \, \mathrm{KL}\bigl(p_\tau(T(t)) \,\Vert\, p_\tau(h)\bigr) + \mathrm{mse}\bigl(d(h), d(T(t))\bigr)
+
+    with the class probabilities :math:`p` and the box deltas :math:`d`. Logged as ``loss_appearance``, ``loss_class``
+    and ``loss_box``. Without a proposal the last two are zero.
+
+    Source: FCFD (ICLR 2023, arXiv 2304.11832) and its authors' code for detection. For their "inherit" variant see
+    :class:`mmfeatdistill.hooks.InheritHook`. Of a cascade as teacher the first stage is run.
+
+    Args:
+        taps (list): The levels, ``['neck']``.
+        tau (float): Temperature of the class probabilities. Defaults to 1, as the authors.
+        appearance_weight (float): Defaults to 1, as the authors.
+        class_weight (float): Factor of the divergences. Defaults to 1, as the authors.
+        box_weight (float): Factor of the errors of the deltas. Defaults to 1, as the authors; 0 leaves them out, where
+            the two networks predict them in other forms.
+        teacher (int, optional): Which of several teachers is mimicked; needed where there are several.
+    """
+
+    def __init__(self, taps: Sequence[Union[str, Mapping]], tau: float = 1.0, appearance_weight: float = 1.0,
+                 class_weight: float = 1.0, box_weight: float = 1.0, teacher: Optional[int] = None) -> None:
+        super().__init__(taps, teacher)
+        self.tau = tau
+        self.appearance_weight = appearance_weight
+        self.class_weight = class_weight
+        self.box_weight = box_weight
+
+    @property
+    def student_taps(self) -> list[str]:
+        """The levels, the sampled proposals, and what the student's own box head makes of them."""
+        return [*super().student_taps, _ROIS, _LOGITS, _OFFSETS]
+
+    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+        """Builds the bridges and tries the box heads on each other's levels (see :class:`Objective`)."""
+        if len(teachers) != 1:
+            raise ConfigError(f'{key}.teacher: there are {len(teachers)} teachers; name one by its position.')
+        with config_key(f'{key}.taps'):
+            own, targets = self._levels(student, teachers[0])
+            self.to_teacher = nn.ModuleList(Bridge(shape_of(s), shape_of(t)) for s, t in zip(own, targets))
+            read = student.model.roi_head.bbox_roi_extractor.num_inputs
+            self.to_student = nn.ModuleList(Bridge(shape_of(t), shape_of(s)) for s, t in zip(own[:read], targets))
+        with config_key(key), torch.no_grad():
+            mimicked = run_box_head(teachers[0].model, targets, student[_ROIS][0])
+            _check_comparable(BoxHeadOutput(student[_LOGITS][0], student[_LOGITS][0], student[_OFFSETS][0]), mimicked,
+                              self.box_weight != 0)
+
+    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+        """The losses of a batch (see :class:`Objective`)."""
+        [teacher] = teachers
+        own, targets = self._levels(student, teacher)
+        [rois] = student[_ROIS]
+        bridged = [same_size(bridge(s), t)[0] for bridge, s, t in zip(self.to_teacher, own, targets)]
+        returned = [same_size(bridge(t), s)[0] for bridge, s, t in zip(self.to_student, own, targets)]
+        with torch.no_grad():
+            mimicked = run_box_head(teacher.model, targets, rois)
+        through_teacher = run_box_head(teacher.model, bridged, rois)
+        through_student = run_box_head(student.model, returned, rois)
+        logits = [student[_LOGITS][0], through_teacher.logits, through_student.logits]
+        offsets = [student[_OFFSETS][0], through_teacher.offsets, through_student.offsets]
+        losses = dict(
+            loss_appearance=self.appearance_weight * appearance(bridged, targets, pool_last=False),
+            loss_class=self.class_weight * sum(kl_divergence(z, mimicked.logits, tau=self.tau) for z in logits))
+        if self.box_weight:
+            losses['loss_box'] = self.box_weight * appearance(
+                offsets, [mimicked.offsets] * len(offsets), pool_last=False)
+        return losses
+
+    def _levels(self, student: Reading, teacher: Reading) -> tuple[list[Tensor], list[Tensor]]:
+        own = [level for tap in self.taps for level in student[tap.student]]
+        targets = [level for tap in self.taps for level in teacher[tap.teacher]]
+        if len(own) != len(targets):
+            raise ValueError(f'the student has {len(own)} levels and the teacher {len(targets)}; box heads can only be '
+                             'exchanged between networks with as many.')
+        return own, targets
+
+
+def _check_comparable(own: BoxHeadOutput, mimicked: BoxHeadOutput, with_boxes: bool) -> None:
+    if own.logits.shape[1] != mimicked.logits.shape[1]:
+        raise ValueError(f"the student's box head tells {own.logits.shape[1]} classes, background included, and the "
+                         f"teacher's {mimicked.logits.shape[1]}; they cannot be compared.")
+    if with_boxes and own.offsets.shape[1] != mimicked.offsets.shape[1]:
+        raise ValueError(f"the student's box head gives {own.offsets.shape[1]} deltas and the teacher's "
+                         f'{mimicked.offsets.shape[1]} (reg_class_agnostic differs); box_weight=0 leaves them out.')
