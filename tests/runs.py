@@ -34,10 +34,16 @@ def small(config: str, work_dir, **options) -> Config:
         'default_hooks.checkpoint.interval': 1, 'default_hooks.checkpoint.max_keep_ckpts': -1,
         # Left to the garbage collector with its runner, a persistent worker takes five seconds to end.
         **{f'{split}_dataloader.persistent_workers': False for split in ('train', 'val', 'test')}})
-    if 'teacher' in cfg.model:
-        cfg.model.teacher.checkpoint = None
+    for teacher in teachers_of(cfg):
+        teacher.checkpoint = None
     cfg.merge_from_dict({name.replace('__', '.'): value for name, value in options.items()})
     return cfg
+
+
+def teachers_of(cfg: Config) -> list:
+    """The configs of the teachers: none, one, or an ensemble."""
+    teachers = cfg.model.get('teacher', [])
+    return teachers if isinstance(teachers, list) else [teachers]
 
 
 def train(cfg: Config) -> Runner:

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.runner import Runner
 
-from tests.runs import CONFIGS, DISTILLED, small
+from tests.runs import CONFIGS, DISTILLED, small, teachers_of
 
 ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
 METHODS = [path for path in ALL if not path.startswith('digits/')]
@@ -35,10 +35,12 @@ def test_names_agree_with_content(path):
     cfg = Config.fromfile(CONFIGS / path)
     distils = cfg.model.type == 'mmfeatdistill.FeatureDistiller'
     assert distils == (path in METHODS)
-    if distils:
-        teacher = Config.fromfile(cfg.model.teacher.config)
-        stem = cfg.model.teacher.config.rpartition('/')[2].removesuffix('.py')
-        assert cfg.model.teacher.checkpoint.startswith(f'work_dirs/{stem}/epoch_{teacher.train_cfg.max_epochs}.pth')
+    assert distils == bool(teachers_of(cfg))
+    for number, teacher in enumerate(teachers_of(cfg), 1):
+        epochs = Config.fromfile(teacher.config).train_cfg.max_epochs
+        stem = teacher.config.rpartition('/')[2].removesuffix('.py')
+        folder = stem if number == 1 else f'{stem}_{number}'  # of an ensemble, each from a seed of its own
+        assert teacher.checkpoint == f'work_dirs/{folder}/epoch_{epochs}.pth'
 
 
 @pytest.mark.parametrize('path', ALL)
