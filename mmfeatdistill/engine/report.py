@@ -174,7 +174,7 @@ def _distilled_row(config: str, by_seed: Mapping[int, Comparison], metric: str) 
     gains = {seed: scores[seed] - alone[seed] for seed in scores if seed in alone}
     costs = [step_costs(c.distilled) for c in by_seed.values()]
     return replace(row, gain=Spread.of(gains.values()), gap_closed=_gap_closed(gains, alone, by_seed, metric),
-                   verdict=verdict(list(alone.values()), list(gains.values())),
+                   verdict=verdict(list(alone.values()), list(gains.values())) if gains else None,
                    step=next(filter(None, costs), None))
 
 
@@ -194,7 +194,8 @@ def _score(experiment: Experiment, metric: str) -> Union[float, str]:
     """Out of 100, or why there is none."""
     result = experiment.result()
     if result is None:
-        return 'not run' if experiment.failure() is None else 'failed'
+        return ('failed' if experiment.failure() is not None else
+                'not finished' if experiment.owner() == experiment.fingerprint else 'not run')
     return scale_of(metric) * result.metrics[metric] if metric in result.metrics else 'no such metric'
 
 

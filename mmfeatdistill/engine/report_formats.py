@@ -22,7 +22,8 @@ How to read the tables:
 - **steps** are measured afterwards with nothing beside them: the student's step alone, the distilled step, the
   distilled step over the sum of what it has to compute (student, teacher to its last tap, connectors and losses), and
   what the step adds to the memory held before it.
-- "not run" and "failed" are trainings without a result; the figures beside them are of the other seeds."""
+- "not run", "not finished" and "failed" are trainings without a result; the figures beside them are of the other
+  seeds."""
 
 
 def markdown(tables: Sequence[Table], title: str, circumstances: Sequence[str]) -> str:
