@@ -1,0 +1,5 @@
+_base_ = '../_base_/pairs/mask-rcnn-ensemble_digits.py'
+model = dict(
+    objectives=dict(
+        fpn=dict(type='FeatureMatch', taps=['neck[0]'], connector=dict(type='Translator'),
+                 loss=dict(type='FactorTransfer', loss_weight=1000))))
