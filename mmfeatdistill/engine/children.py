@@ -111,9 +111,10 @@ def _main(function: Callable[[Send], None], sender: Connection, console: str, th
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for receiver in list(_receivers):
         receiver.close()
-    with open(console, 'ab', buffering=0) as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+    # Both what libraries write to the descriptors and what Python writes, wherever the parent had that go.
+    sys.stdout = sys.stderr = open(console, 'a', buffering=1)
+    for descriptor in (1, 2):
+        os.dup2(sys.stdout.fileno(), descriptor)
     torch.set_num_threads(threads)
     code = 1
     try:
@@ -125,6 +126,5 @@ def _main(function: Callable[[Send], None], sender: Connection, console: str, th
     for worker in multiprocessing.active_children():
         worker.kill()
     sys.stdout.flush()
-    sys.stderr.flush()
     # A forked process must not run the parent's exit handlers.
     os._exit(code)

@@ -3,6 +3,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from typing import Any, Optional
 
@@ -138,6 +140,7 @@ class _Run:
     def _start(self, experiment: Experiment) -> None:
         experiment.claim()
         checkpoints = {key: self.results[need].checkpoint for key, need in experiment.needs.items()}
+        _import_library(experiment.load(checkpoints).get('default_scope'))
         child = Child(partial(experiment.train, checkpoints), experiment.console, self.threads)
         self.running[child.receiver] = experiment, child
 
@@ -160,6 +163,14 @@ class _Run:
     def _finished(self, experiment: Experiment, result: Result) -> None:
         self.results[experiment] = result
         self.on_result(experiment, result)
+
+
+def _import_library(scope: Optional[str]) -> None:
+    """Imports all of an MM library here, which children that are forked then need not do one by one."""
+    if scope is not None and find_spec(scope) is not None and find_spec(f'{scope}.utils') is not None:
+        register_all = getattr(import_module(f'{scope}.utils'), 'register_all_modules', None)
+        if register_all is not None:
+            register_all(init_default_scope=False)
 
 
 def _ignore(*args: Any) -> None:
