@@ -1,17 +1,19 @@
-# make demo | make demo TASK=classification SEED=2 | make test | make test-slow | make install
+# make demo | make demo TASK=classification SEED=2 | make benchmark SEEDS="1 2 3" | make test | make test-slow | make install
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TASK ?= all
 SEED ?= 1
+SEEDS ?= 1 2 3
 .DEFAULT_GOAL := help
 # Waiting OpenMP threads sleep instead of spinning: with data workers beside them on few cores that is many times faster.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help install demo test test-slow lint
+.PHONY: help install demo benchmark test test-slow lint
 
 help:
 	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distil, compare"
+	@echo "make benchmark [SEEDS='1 2 3']                                              all digit configs, docs/benchmarks.md"
 	@echo "make test                                                                   checks and tests, about 5 minutes"
 	@echo "make test-slow                                                              the tests that start many processes"
 
@@ -33,6 +35,11 @@ $(VENV)/.installed: setup.py
 
 demo: install
 	$(BIN)/python -W ignore tools/demo.py --task $(TASK) --seed $(SEED)
+
+# The patterns are left to the command, which skips the configs that are no distillation.
+benchmark: install
+	$(BIN)/python tools/dataset_converters/digit_scenes.py data/digits
+	$(BIN)/python -W ignore tools/benchmark.py 'configs/*/*_digits.py' --seeds $(SEEDS) --report docs/benchmarks.md
 
 lint: install
 	$(BIN)/ruff check .
