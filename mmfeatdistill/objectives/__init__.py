@@ -1,8 +1,10 @@
 """Objectives: what of the student is matched to what of the teacher, and how."""
 from mmfeatdistill.objectives.base import Objective, TapPair
+from mmfeatdistill.objectives.decoupled import Decoupled
 from mmfeatdistill.objectives.fcfd import FCFD
 from mmfeatdistill.objectives.fcfd_box_head import FCFDBoxHead
 from mmfeatdistill.objectives.feature_match import FeatureMatch
+from mmfeatdistill.objectives.lsh import LSH, LSHRoI
 from mmfeatdistill.objectives.ofd import OFD
 
-__all__ = ['FCFD', 'FCFDBoxHead', 'FeatureMatch', 'OFD', 'Objective', 'TapPair']
+__all__ = ['Decoupled', 'FCFD', 'FCFDBoxHead', 'FeatureMatch', 'LSH', 'LSHRoI', 'OFD', 'Objective', 'TapPair']
