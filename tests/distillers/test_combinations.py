@@ -1,11 +1,13 @@
 """Objectives of several methods in one run: they add up, and each keeps its own schedule and log."""
+import re
+
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from tests.models import classification_batch, classifier, count_calls, distiller, losses_of, match, teacher
-from tests.runs import DISTILLED, small
+from tests.runs import CONFIGS, DISTILLED, small
 
 STAGES = [f'backbone.layer{stage}:pre' for stage in (1, 2, 3, 4)]
 OBJECTIVES = dict(
@@ -64,3 +66,14 @@ class _Record(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.objectives.append({name.partition('.')[0] for name in outputs if '.loss' in name})
         self.weights.append(tuple(objective.weight for objective in runner.model.objectives.values()))
+
+
+def test_the_example_of_the_readme(in_digits, tmp_path):
+    blocks = re.findall(r'```python\n(_base_.*?)```', (CONFIGS.parent / 'README.md').read_text(), re.S)
+    (example,) = [block for block in blocks if 'ObjectiveScheduleHook' in block]
+    config = tmp_path / 'combined.py'
+    config.write_text(example.replace("'../_base_", f"'{CONFIGS}/_base_"))
+    cfg = small(str(config), tmp_path / 'run', train_cfg__max_epochs=1, train_dataloader__num_batch_per_epoch=2)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.model.objectives['fcfd'].factors == {'loss_appearance': 0.05}

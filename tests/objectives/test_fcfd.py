@@ -231,3 +231,41 @@ def test_bfloat16_and_a_batch_of_one():
         losses = losses_of(model, classification_batch(*FOUR))
     assert losses['fcfd.loss_appearance'].dtype == torch.float32 and losses['fcfd.loss_function'].isfinite()
     assert all(value.isfinite() for name, value in losses_of(model, classification_batch((64, 64))).items())
+
+
+def test_networks_that_agree_have_no_loss():
+    """The same weights and statistics on both sides, and bridges that change nothing."""
+    model = distiller(classifier(16), teacher(classifier(16), batch_statistics=True), fcfd(paths=6))
+    model.init_weights()
+    model.train()
+    objective = model.objectives['fcfd']
+    for bridges in (objective.to_teacher, objective.to_student):
+        for index in range(len(bridges)):
+            bridges[index] = torch.nn.Identity()
+    model.teachers[0].model.load_state_dict(
+        {name: value for name, value in model.state_dict().items() if not name.startswith('distiller.')})
+    losses = losses_of(model, classification_batch(*FOUR))
+    assert losses['fcfd.loss_appearance'] == 0
+    assert losses['fcfd.loss_function'].abs() < 1e-5
+
+
+def test_gradient_in_double_precision():
+    """The slope along a random direction of the first layer, by autograd and by difference, through all mixed paths."""
+    model = only(classification(), *(MixedPath(stage, ends) for stage in range(3) for ends in (True, False))).double()
+    data = model.data_preprocessor(classification_batch(*FOUR), True)
+    data['inputs'] = data['inputs'].double()
+    weight = model.student.backbone.conv1.weight
+    direction = torch.randn_like(weight)
+
+    def loss():
+        losses = model(**data, mode='loss')
+        return losses['fcfd.loss_appearance'] + losses['fcfd.loss_function']
+
+    (gradient,) = torch.autograd.grad(loss(), weight)
+    values = []
+    with torch.no_grad():
+        # Small, as every ReLU on the way has a kink.
+        for step in (1e-8, -2e-8):
+            weight += step * direction
+            values.append(loss())
+    torch.testing.assert_close((gradient * direction).sum(), (values[0] - values[1]) / 2e-8, rtol=1e-5, atol=0)

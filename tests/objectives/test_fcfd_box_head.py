@@ -110,3 +110,19 @@ def test_one_image():
     model = box_head()
     added = {name: value for name, value in losses_of(model, detection_batch((128, 128))).items() if 'fcfd.' in name}
     assert len(added) == 3 and all(value.isfinite() for value in added.values())
+
+
+def test_networks_that_agree_have_no_loss():
+    """The same weights and statistics on both sides, and bridges that change nothing."""
+    model = distiller(detector(), teacher(detector(), batch_statistics=True),
+                      dict(fcfd=dict(type='FCFDBoxHead', taps=['neck'])))
+    model.init_weights()
+    model.train()
+    objective = model.objectives['fcfd']
+    for bridges in (objective.to_teacher, objective.to_student):
+        for index in range(len(bridges)):
+            bridges[index] = torch.nn.Identity()
+    model.teachers[0].model.load_state_dict(
+        {name: value for name, value in model.state_dict().items() if not name.startswith('distiller.')})
+    added = {name: value for name, value in losses_of(model, detection_batch()).items() if name.startswith('fcfd.')}
+    assert len(added) == 3 and all(value.abs() < 1e-6 for value in added.values())
