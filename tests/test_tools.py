@@ -97,17 +97,18 @@ def test_list_taps_and_the_step_benchmark(digits, tmp_path):
 EXPERIMENT = """
 import sys
 from functools import partial
-from mmfeatdistill.engine import Experiment, run_experiment
+from mmfeatdistill.engine import Experiment, run_experiments
 from mmfeatdistill.visualization import image_grid, save_snapshots, training_curves
 config, work_dir, epochs = sys.argv[1:]
 options = {'model.teacher.checkpoint': None, 'train_cfg.max_epochs': int(epochs), 'default_hooks.logger.interval': 1}
 snapshots = partial(save_snapshots, tap='neck[0]', folder=f'{work_dir}/snapshots', count=2)
-show = partial(print, flush=True)
-result = run_experiment(Experiment(config, work_dir, options), show, snapshots)
+def show(experiment, done, total, text):
+    print(f'{text} iteration {done}/{total}', flush=True)
+results = run_experiments([Experiment(config, work_dir, options, inspect=snapshots)], on_progress=show)
 names = [f'{work_dir}/snapshots/{kind}_{i}.png' for i in range(2) for kind in ('input', 'feature', 'prediction')]
 image_grid([names[:3], names[3:]], ['image', 'feature', 'prediction'], f'{work_dir}/grid.png')
 training_curves({'task': {'student': work_dir}}, f'{work_dir}/curves.png')
-print(result)
+print(results)
 """
 
 

@@ -110,8 +110,8 @@ def write_report(comparisons: list[Comparison], args: argparse.Namespace, argume
         with open(data) as file:
             facts = json.load(file)['circumstances']
     lines = [f'Command: `{facts["command"]}`', f'{facts["date"]}; {facts["versions"]}',
-             f'{facts["cores"]} cores; {facts["jobs"]} trainings side by side with {facts["threads"]} torch '
-             f'thread{"s" * (facts["threads"] > 1)} each']
+             f'CPU cores: {facts["cores"]}; trainings side by side: {facts["jobs"]}; '
+             f'torch threads of each: {facts["threads"]}']
     write_whole(page, markdown(found, 'Benchmark', lines))
     write_whole(osp.join(args.out, 'benchmark.csv'), csv_text(found))
     write_whole(data, json_text(found, facts))
