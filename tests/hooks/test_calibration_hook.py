@@ -78,6 +78,10 @@ def lookers(runner):
     return list(runner.model.objectives.values())
 
 
+def random_states():
+    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+
+
 def test_every_image_once_and_the_first_of_them_for_those_that_want_fewer(in_digits, tmp_path):
     runner = train(looking(tmp_path, [math.inf, 11, 3, 0]))
     whole, some, few, none = lookers(runner)
@@ -97,7 +101,9 @@ def test_processes_share_the_images_without_repeating_any(in_digits, tmp_path, m
                 looker.batches, looker.conclusions = [], 0
                 looker.seen.zero_()
             monkeypatch.setattr(calibration_hook, 'get_dist_info', lambda rank=rank: (rank, world))
+            before = random_states()
             CalibrationHook().before_train(runner)
+            assert random_states() == before
             assert [looker.conclusions for looker in lookers(runner)] == [1, 1], 'with or without images'
             yield [looker.images for looker in lookers(runner)]
 
