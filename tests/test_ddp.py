@@ -1,8 +1,11 @@
 """Two real processes compute what one would."""
+from typing import Optional
+
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -11,14 +14,22 @@ from mmfeatdistill.distillers import FeatureDistiller
 from tests.runs import CONFIGS, DISTILLED
 
 
-def distiller(seed: int) -> FeatureDistiller:
+STAGES = [f'backbone.layer{stage}:pre' for stage in (1, 2, 3, 4)]
+METHODS = dict(
+    fcfd=dict(type='FCFD', taps=STAGES, output='head.fc'),
+    ofd=dict(type='OFD', taps=STAGES),
+    lsh=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1'), bias='zero'),
+    dkd=dict(type='Decoupled', taps=['head.fc']))
+
+
+def distiller(seed: int, objectives: Optional[dict] = None) -> FeatureDistiller:
     torch.manual_seed(seed)
     init_default_scope('mmpretrain')
     cfg = Config.fromfile(CONFIGS / DISTILLED['classification'])
     cfg.model.teacher.checkpoint = None
     neck = dict(type='FeatureMatch', taps=['neck'], loss=dict(type='SquaredError'), connector=dict(type='Conv1x1'))
     options = {name: value for name, value in cfg.model.items() if name != 'type'}
-    model = FeatureDistiller(**options | dict(objectives=dict(cfg.model.objectives, pooled=neck)),
+    model = FeatureDistiller(**options | dict(objectives=objectives or dict(cfg.model.objectives, pooled=neck)),
                              data_preprocessor=cfg.data_preprocessor)
     model.init_weights()
     model.train()
@@ -56,6 +67,12 @@ def process(rank: int, folder: str) -> None:
     model.objectives['pooled'].weight = 0.0
     result['stopped'] = gradients(wrapped, half, model)
     result['again'] = gradients(wrapped, half, model)
+    model = distiller(rank, METHODS)
+    model.teachers[0].model.load_state_dict(torch.load(f'{folder}/teacher.pth'))
+    wrapped = MMDistributedDataParallel(model)
+    for iteration in range(3):  # other mixed paths in each, the same in both processes
+        MessageHub.get_current_instance().update_info('iter', iteration)
+        result[f'methods {iteration}'] = gradients(wrapped, half, model)
     torch.save(result, f'{folder}/rank{rank}.pth')
     dist.destroy_process_group()
 
@@ -71,8 +88,9 @@ def test_gradients_of_two_processes_are_those_of_the_joined_batch(tmp_path):
     torch.save(alone.teachers[0].model.state_dict(), tmp_path / 'teacher.pth')
     mp.spawn(process, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)]
-    for step in ('both', 'stopped', 'again'):
+    for step in ('both', 'stopped', 'again', 'methods 0', 'methods 1', 'methods 2'):
         assert close(ranks[0][step], ranks[1][step])
+    assert all(name in ranks[0]['methods 2'] for name, _ in distiller(0, METHODS).named_parameters())
     whole = gradients(alone, batch(), alone)
     assert any(name.startswith('distiller.') for name in whole) and ranks[0]['buckets'] == len(whole)
     assert close(ranks[0]['both'], whole)
