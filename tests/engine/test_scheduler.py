@@ -151,7 +151,11 @@ def test_children_end_after_a_parent_that_was_killed(tmp_path):
     pids = [int(pid) for pid in (tmp_path / 'pids').read_text().split()]
     parent.kill()
     parent.join()
-    wait_for(lambda: not any(map(_alive, pids)), 5)
+    try:
+        wait_for(lambda: not any(map(_alive, pids)), 5)
+    finally:
+        for pid in filter(_alive, pids):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_two_commands_at_once_train_once(tmp_path):
