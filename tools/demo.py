@@ -104,11 +104,12 @@ def roles(comparison: Comparison) -> dict[str, Experiment]:
 
 def train_all(comparisons: dict[str, Comparison], jobs: int) -> dict[Experiment, Result]:
     """Trains or continues everything, and draws what the trained networks see."""
-    experiments = []
     for name, comparison in comparisons.items():
         for experiment in roles(comparison).values():
             experiment.inspect = partial(save_snapshots, tap=TASKS[name].tap, folder=snapshots(experiment))
-            experiments.append(experiment)
+    # What others wait for comes first, so that none trains alone in the end.
+    experiments = [roles(comparison)[role] for role in ('teacher', 'distilled', 'student')
+                   for comparison in comparisons.values()]
     bar = ProgressBar(experiments)
     try:
         return run_experiments(experiments, jobs, on_progress=bar.progressed, on_result=bar.finished)
