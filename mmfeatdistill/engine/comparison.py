@@ -2,7 +2,7 @@
 import copy
 import os.path as osp
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
@@ -12,9 +12,6 @@ from mmengine.config import Config
 from mmfeatdistill.engine.command_line import student_config
 from mmfeatdistill.engine.experiment import Experiment
 from mmfeatdistill.zoo import load_config
-
-ENSEMBLE_SEED_STEP = 1
-"""Between the seeds of several teachers that are trained from the same config."""
 
 _RESUME_HOOK = 'mmfeatdistill.ExactResumeHook'
 _WORK_DIR_CHECKPOINT = re.compile(r'work_dirs/([^/]+)/(?:epoch|iter)_\d+\.pth')
@@ -106,8 +103,8 @@ def compare(configs: Iterable[str], seeds: Iterable[int], out: str,
     model, without the hooks that act on a distillation), the distilled student, and each teacher whose ``config``
     is a local file. Such a teacher is trained from that config with the same seed, in place of the checkpoint
     that the distillation config names; it is left as it is where that is None, a URL, ``'zoo'`` or ``'init_cfg'``.
-    In a list of teachers, the k-th that is trained from the same config has the seed ``seed + k``, k = 0, 1, ..., so
-    that grids of several seeds share them.
+    Where a list names the same config several times, these teachers are those of the seeds 1, 2, ... whatever the seed
+    of the student: an ensemble is trained once.
 
     Where ``load_from`` names ``work_dirs/<name>/epoch_<n>.pth`` and ``<name>.py`` is beside the config, that stage is
     trained first, with the same seed, and its last checkpoint is loaded.
@@ -193,15 +190,15 @@ class _Plan:
         teachers: list[dict[str, Any]] = [dict(config=teacher) if isinstance(teacher, str) else dict(teacher)
                                           for teacher in (given if several else [given])]
         trained: dict[str, Experiment] = {}
-        times: Counter[str] = Counter()
-        for index, teacher in enumerate(teachers):
-            if _is_trained_here(teacher):
-                # The same, by whatever way a config refers to it, and without this machine's folders.
-                teacher['config'] = config = osp.relpath(teacher['config'])
-                teacher['checkpoint'] = None
-                key = f'model.teacher.{index}.checkpoint' if several else 'model.teacher.checkpoint'
-                trained[key] = self._training(config, seed + ENSEMBLE_SEED_STEP * times[config])
-                times[config] += 1
+        here = [index for index, teacher in enumerate(teachers) if _is_trained_here(teacher)]
+        for index in here:
+            # The same, by whatever way a config refers to it, and without this machine's folders.
+            teachers[index].update(config=osp.relpath(teachers[index]['config']), checkpoint=None)
+        named = [teachers[index]['config'] for index in here]
+        for position, (index, config) in enumerate(zip(here, named)):
+            key = f'model.teacher.{index}.checkpoint' if several else 'model.teacher.checkpoint'
+            own_seed = 1 + named[:position].count(config) if named.count(config) > 1 else seed
+            trained[key] = self._training(config, own_seed)
         cfg.model.teacher = teachers if several else teachers[0]
         return trained
 

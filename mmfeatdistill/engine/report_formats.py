@@ -18,8 +18,7 @@ How to read the tables:
 - **gap closed**: the gain over the distance from the student alone to its teacher (of several, to their mean).
 - **verdict**: "helps" or "hurts" where the mean gain exceeds one standard deviation of the student alone and one of the
   gains.
-- **teacher 2**, **teacher 3**: the further teachers of an ensemble, of the seeds after the first one's; ensembles of
-  neighbouring seeds share them.
+- **teacher 1**, **teacher 2**, ...: those of an ensemble, which is the same whatever the seed of the student.
 - **training**: median seconds of an iteration, with other trainings beside it. **memory**: peak of the whole process.
 - **steps** are measured afterwards with nothing beside them: the student's step alone, the distilled step, the
   distilled step over the sum of what it has to compute (student, teacher to its last tap, connectors and losses), and
