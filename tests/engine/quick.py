@@ -58,7 +58,7 @@ def events(folder: Path) -> list[list]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Fails if something does not come true."""
     end = time.monotonic() + seconds
     while not condition():

@@ -39,7 +39,11 @@ def test_each_runs_after_what_it_needs_and_takes_its_checkpoints(tmp_path):
 
 @pytest.mark.parametrize('jobs', [1, 2, 3])
 def test_as_many_run_side_by_side_as_asked_for(tmp_path, jobs):
-    run_experiments([quick(tmp_path / str(i), nap) for i in range(4)], jobs=jobs)
+    def until_all_places_are_taken(experiment):
+        wait_for(lambda: len(started(tmp_path)) >= jobs)
+        nap(experiment)
+
+    run_experiments([quick(tmp_path / str(i), until_all_places_are_taken) for i in range(4)], jobs=jobs)
     running, most = 0, 0
     for event in events(tmp_path):
         running += 1 if event[1] == 'start' else -1
@@ -128,7 +132,7 @@ def test_stopped_by_a_signal_it_leaves_no_process(tmp_path, number):
     pids = [pid for event in events(tmp_path) if event[1] == 'pids' for pid in event[2:]]
     assert len(pids) == 4 and all(map(_alive, pids))
     os.kill(parent.pid, number)
-    parent.join(10)
+    parent.join(60)
     assert parent.exitcode not in (None, 0) and not any(map(_alive, pids))
 
 
@@ -152,7 +156,7 @@ def test_children_end_after_a_parent_that_was_killed(tmp_path):
     parent.kill()
     parent.join()
     try:
-        wait_for(lambda: not any(map(_alive, pids)), 5)
+        wait_for(lambda: not any(map(_alive, pids)))
     finally:
         for pid in filter(_alive, pids):
             os.kill(pid, signal.SIGKILL)
