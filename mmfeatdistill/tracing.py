@@ -110,8 +110,10 @@ def feeding_norms(calls: Sequence[Call], path: str, is_input: bool) -> list[Opti
     block = path.rpartition('.')[0] if is_input else path
     norms = [call for call in before if isinstance(call.module, _BatchNorm) and call.module.affine]
     shortcuts = [call.path for call in before if _is_shortcut(call, calls)]
+    # What is inside a module whose input is tapped runs behind the tap.
+    aside = [*shortcuts, path] if is_input else shortcuts
     main = [call for call in norms if _is_within(call.path, block)
-            and not any(_is_within(call.path, shortcut) for shortcut in shortcuts)]
+            and not any(_is_within(call.path, other) for other in aside)]
     found: list[Optional[str]] = []
     for feature in features:
         own = [call.path for call in norms if call.outputs[0] is feature]

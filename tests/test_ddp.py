@@ -13,7 +13,6 @@ from torch import nn
 from mmfeatdistill.distillers import FeatureDistiller
 from tests.runs import CONFIGS, DISTILLED
 
-
 STAGES = [f'backbone.layer{stage}:pre' for stage in (1, 2, 3, 4)]
 METHODS = dict(
     fcfd=dict(type='FCFD', taps=STAGES, output='head.fc'),

@@ -45,6 +45,13 @@ def test_a_block_with_a_shortcut_has_its_own_norm():
     assert feeding_norms(calls, 'layer2.0.relu', is_input=True) == ['layer2.0.bn2']
 
 
+def test_a_norm_behind_the_tap_tells_nothing():
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))).eval()
+    calls = trace(model, lambda: model(torch.randn(1, 3, 4, 4)))
+    assert feeding_norms(calls, '0', is_input=True) == [None]
+    assert feeding_norms(calls, '0', is_input=False) == ['0.1']
+
+
 def test_several_features_have_several_norms():
     class TwoOutputs(nn.Module):
         def __init__(self):

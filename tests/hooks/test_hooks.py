@@ -162,6 +162,7 @@ def test_one_loss_of_an_objective_is_scheduled(in_digits, tmp_path):
 
 def test_a_loss_that_is_not_there(in_digits, tmp_path):
     cfg = small(DISTILLED['classification'], tmp_path)
-    cfg.custom_hooks.append(dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='stage4', loss='los_0', warmup=2))
-    with pytest.raises(ConfigError, match=r"loss: there is no 'los_0'; 'stage4' logs \['loss_0'\]. Did you mean 'loss_0'"):
+    cfg.custom_hooks.append(
+        dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='stage4', loss='los_0', warmup=2))
+    with pytest.raises(ConfigError, match=r"no 'los_0'; 'stage4' logs \['loss_0'\]. Did you mean 'loss_0'"):
         train(cfg)
