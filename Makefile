@@ -45,6 +45,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The tests' networks are so small that a second thread only slows them down.
+test test-slow: export OMP_NUM_THREADS = 1
+
 test: lint
 	$(BIN)/python -m pytest tests -m "not slow"
 
