@@ -6,4 +6,4 @@ model = dict(
     teacher=dict(config='{{fileDirname}}/../digits/resnet18-w32_digits.py',
                  checkpoint='work_dirs/resnet18-w32_digits/epoch_9.pth'),
     objectives=dict(
-        penultimate=dict(type='LSH', taps=['head.fc:in'], loss_weight=6)))
+        penultimate=dict(type='LSH', taps=['head.fc:in'], loss_weight=30)))

@@ -93,7 +93,7 @@ def test_every_image_once_and_the_first_of_them_for_those_that_want_fewer(in_dig
 
 
 def test_processes_share_the_images_without_repeating_any(in_digits, tmp_path, monkeypatch):
-    runner = train(looking(tmp_path, [5, math.inf]))
+    runner = train(looking(tmp_path, [5, math.inf], train_cfg__max_epochs=0, param_scheduler=[]))
 
     def shares(world):
         for rank in range(world):
@@ -136,7 +136,7 @@ def test_training_is_bit_for_bit_what_it_is_without_the_pass(in_digits, tmp_path
 
 def test_a_resumed_training_does_not_repeat_it(in_digits, tmp_path):
     def shown(epochs, **options):
-        [looker] = lookers(train(looking(tmp_path, [9], train_dataloader__batch_size=16,
+        [looker] = lookers(train(looking(tmp_path, [9], train_dataloader__num_batch_per_epoch=2,
                                          train_cfg__max_epochs=epochs, **options)))
         return len(looker.images)
 

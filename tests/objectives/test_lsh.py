@@ -509,22 +509,12 @@ DEMO = 'lsh/lsh_resnet18-w8-2fc_digits.py'
 
 
 def short(tmp_path, config=DEMO, **options):
-    options = dict(train_cfg__max_epochs=1, train_dataloader__num_workers=0, train_dataloader__batch_size=16) | options
+    options = dict(train_cfg__max_epochs=1, train_dataloader__num_workers=0, train_dataloader__batch_size=16,
+                   train_dataloader__num_batch_per_epoch=1) | options
     cfg = small(config, tmp_path, **options)
     cfg.update({f'val_{part}': None for part in ('cfg', 'dataloader', 'evaluator')})
     cfg.default_hooks.checkpoint.save_best = None
     return cfg
-
-
-def test_a_pass_without_effect_leaves_the_training_as_it_is(in_digits, tmp_path, monkeypatch):
-    def trained(name, bias):
-        cfg = short(tmp_path / name)
-        cfg.model.objectives.penultimate.bias = bias
-        return train(cfg).model.state_dict()
-
-    monkeypatch.setattr(module._Median, 'offsets', lambda self, weight: weight.new_zeros(len(weight)))
-    first, second = trained('zero', 'zero'), trained('median', 'median')
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_offsets_are_kept_for_resuming_and_alignment_is_measured(in_digits, tmp_path, monkeypatch):
@@ -539,8 +529,7 @@ def test_offsets_are_kept_for_resuming_and_alignment_is_measured(in_digits, tmp_
     runner = trained()
     assert -1 <= runner.message_hub.get_scalar('train/penultimate.cosine_0').current() <= 1
     [found] = runner.model.objectives['penultimate'].hashings
-    images = torch.stack([sample['inputs'] for sample in runner.train_dataloader.dataset])
-    assert len(images) == 32 and found.bias.any() and found.is_placed
+    assert found.bias.any() and found.is_placed
     [resumed] = trained(train_cfg__max_epochs=2, resume=True).model.objectives['penultimate'].hashings
     assert passes == [1] and torch.equal(resumed.bias, found.bias) and torch.equal(resumed.weight, found.weight)
 
