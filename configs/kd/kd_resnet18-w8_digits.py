@@ -2,4 +2,4 @@ _base_ = '../_base_/pairs/resnet18_digits.py'
 model = dict(
     objectives=dict(
         logits=dict(type='FeatureMatch', taps=['head.fc'],
-                    loss=dict(type='KLDivergence', tau=4, loss_weight=1))))
+                    loss=dict(type='KLDivergence', tau=4, loss_weight=0.1))))

@@ -3,4 +3,4 @@ model = dict(
     objectives=dict(
         stage4=dict(type='FeatureMatch', taps=['backbone'],
                     connector=dict(type='MaskedGenerator', mask_ratio=0.15, hide='channels'),
-                    loss=dict(type='SquaredError', loss_weight=1e-2))))
+                    loss=dict(type='SquaredError', loss_weight=2e-3))))
