@@ -510,7 +510,7 @@ DEMO = 'lsh/lsh_resnet18-w8-2fc_digits.py'
 
 def short(tmp_path, config=DEMO, **options):
     options = dict(train_cfg__max_epochs=1, train_dataloader__num_workers=0, train_dataloader__batch_size=16,
-                   train_dataloader__num_batch_per_epoch=1) | options
+                   train_dataloader__num_batch_per_epoch=2) | options
     cfg = small(config, tmp_path, **options)
     cfg.update({f'val_{part}': None for part in ('cfg', 'dataloader', 'evaluator')})
     cfg.default_hooks.checkpoint.save_best = None
