@@ -10,7 +10,7 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.features import same_size, shape_of
 from mmfeatdistill.losses import appearance, kl_divergence
 from mmfeatdistill.objectives.base import Objective
-from mmfeatdistill.objectives.roi import BoxHeadOutput, run_box_head
+from mmfeatdistill.objectives.roi import run_box_head
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
 
@@ -71,8 +71,10 @@ class FCFDBoxHead(Objective):
             self.to_student = nn.ModuleList(Bridge(shape_of(t), shape_of(s)) for s, t in zip(own[:read], targets))
         with config_key(key), torch.no_grad():
             mimicked = run_box_head(teachers[0].model, targets, student[_ROIS][0])
-            _check_comparable(BoxHeadOutput(student[_LOGITS][0], student[_LOGITS][0], student[_OFFSETS][0]), mimicked,
-                              self.box_weight != 0)
+            _check_width(student[_LOGITS][0], mimicked.logits, 'class logits, background included')
+            if self.box_weight:
+                _check_width(student[_OFFSETS][0], mimicked.offsets,
+                             'box deltas (box_weight=0 leaves them out)')
 
     def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
@@ -104,10 +106,7 @@ class FCFDBoxHead(Objective):
         return own, targets
 
 
-def _check_comparable(own: BoxHeadOutput, mimicked: BoxHeadOutput, with_boxes: bool) -> None:
-    if own.logits.shape[1] != mimicked.logits.shape[1]:
-        raise ValueError(f"the student's box head tells {own.logits.shape[1]} classes, background included, and the "
-                         f"teacher's {mimicked.logits.shape[1]}; they cannot be compared.")
-    if with_boxes and own.offsets.shape[1] != mimicked.offsets.shape[1]:
-        raise ValueError(f"the student's box head gives {own.offsets.shape[1]} deltas and the teacher's "
-                         f'{mimicked.offsets.shape[1]} (reg_class_agnostic differs); box_weight=0 leaves them out.')
+def _check_width(student: Tensor, teacher: Tensor, what: str) -> None:
+    if student.shape[1] != teacher.shape[1]:
+        raise ValueError(f"the student's box head gives {student.shape[1]} {what}, and the teacher's "
+                         f'{teacher.shape[1]}; they cannot be compared.')
