@@ -101,6 +101,7 @@ def test_processes_share_the_images_without_repeating_any(in_digits, tmp_path, m
                 looker.batches, looker.conclusions = [], 0
                 looker.seen.zero_()
             monkeypatch.setattr(calibration_hook, 'get_dist_info', lambda rank=rank: (rank, world))
+            torch.manual_seed(rank)  # as with diff_rank_seed
             before = random_states()
             CalibrationHook().before_train(runner)
             assert random_states() == before
