@@ -89,7 +89,7 @@ def test_list_taps_and_the_step_benchmark(digits, tmp_path):
     listed = run(ROOT / 'tools' / 'list_taps.py', 'mmseg::_base_/models/pspnet_r50-d8.py', '--depth', '1',
                  folder=digits)
     assert re.search(r'decode_head\b.*PSPHead\b.*19x32x32.*\b8\b', listed)
-    run(ROOT / 'tools' / 'benchmark_step.py', CONFIGS / DISTILLED['pspnet'], '--rounds', '2', '--json',
+    run(ROOT / 'tools' / 'benchmark_step.py', CONFIGS / 'lsh/lsh_pspnet_r18-w8-d8_digits.py', '--rounds', '2', '--json',
         tmp_path / 'step.json', '--cfg-options', 'model.teacher.checkpoint=None', folder=digits)
     assert json.loads((tmp_path / 'step.json').read_text())['ratio'] > 0
 
