@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY := passive
 help:
 	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distil, compare"
 	@echo "make benchmark [SEEDS='1 2 3']                                              all digit configs, docs/benchmarks.md"
-	@echo "make test                                                                   checks and tests, about 5 minutes"
+	@echo "make test                                                                   checks and tests, about 8 minutes"
 	@echo "make test-slow                                                              the tests that start many processes"
 
 install: $(VENV)/.installed

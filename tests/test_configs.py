@@ -43,7 +43,11 @@ def test_names_agree_with_content(path):
         assert teacher.checkpoint == f'work_dirs/{folder}/epoch_{epochs}.pth'
 
 
-@pytest.mark.parametrize('path', ALL)
+FIVE = ('channel_mlp', 'fcfd', 'feed', 'lsh', 'ofd')
+
+
+@pytest.mark.parametrize('path', [
+    pytest.param(path, marks=[] if path.startswith((*FIVE, 'digits')) else pytest.mark.slow) for path in ALL])
 def test_a_config_trains_two_iterations_and_validates(in_digits, tmp_path, path):
     cfg = small(path, tmp_path, train_cfg__max_epochs=1, train_dataloader__num_batch_per_epoch=2)
     runner = Runner.from_cfg(cfg)
