@@ -105,10 +105,11 @@ def write_report(comparisons: list[Comparison], args: argparse.Namespace, argume
     found = tables(comparisons)
     page = args.report or osp.join(args.out, 'benchmark.md')
     data = osp.join(args.out, 'benchmark.json')
-    facts = circumstances(args, arguments)
+    # The command that makes all of what is reported, even if it was made in several steps.
+    facts = circumstances(args, [word for word in arguments if word != '--report-only'])
     if args.report_only and osp.isfile(data):
         with open(data) as file:
-            facts = json.load(file)['circumstances']
+            facts = dict(json.load(file)['circumstances'], command=facts['command'])
     lines = [f'Command: `{facts["command"]}`', f'{facts["date"]}; {facts["versions"]}',
              f'CPU cores: {facts["cores"]}; trainings side by side: {facts["jobs"]}; '
              f'torch threads of each: {facts["threads"]}']
