@@ -178,5 +178,5 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
     parent, _, name = path.rpartition('.')
     children = model.get_submodule(parent)._modules
     own, children[name] = children[name], module
-    assert own is not None
+    assert own is not None, f'{path} ran in the dry run, so it is there'
     return own

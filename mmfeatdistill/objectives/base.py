@@ -8,6 +8,7 @@ from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.taps import Tap
 
@@ -60,6 +61,24 @@ def no_gradient(parameters: Iterable[Tensor]) -> Tensor:
     """
     firsts = [parameter.flatten()[:1].sum() for parameter in parameters] if get_world_size() > 1 else []
     return torch.stack(firsts).sum() * 0 if firsts else torch.zeros(())
+
+
+def only_teacher(teachers: Sequence[Reading], key: str) -> Reading:
+    """The teacher of an objective that can have one only.
+
+    Args:
+        teachers (Sequence[Reading]): Those that it reads.
+        key (str): Where the objective stands in the config.
+
+    Returns:
+        Reading: The one.
+
+    Raises:
+        ConfigError: There are several.
+    """
+    if len(teachers) != 1:
+        raise ConfigError(f'{key}.teacher: there are {len(teachers)} teachers; name one by its position.')
+    return teachers[0]
 
 
 class Objective(BaseModule):

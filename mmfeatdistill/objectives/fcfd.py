@@ -12,7 +12,7 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.features import same_size, shape_of
 from mmfeatdistill.later_part import StageChain
 from mmfeatdistill.losses import appearance, kl_divergence
-from mmfeatdistill.objectives.base import Objective, TapPair, no_gradient
+from mmfeatdistill.objectives.base import Objective, TapPair, no_gradient, only_teacher
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
 
@@ -84,16 +84,15 @@ class FCFD(Objective):
 
     def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
         """Builds the bridges, and finds the later parts of both networks (see :class:`Objective`)."""
-        if len(teachers) != 1:
-            raise ConfigError(f'{key}.teacher: there are {len(teachers)} teachers; name one by its position.')
+        teacher = only_teacher(teachers, key)
         with config_key(f'{key}.taps'):
             self._student = StageChain(student, [tap.student for tap in self.taps], self.output.student)
-            self._teacher = StageChain(teachers[0], [tap.teacher for tap in self.taps], self.output.teacher)
-            pairs = list(zip(self._student.features(student), self._teacher.features(teachers[0])))
+            self._teacher = StageChain(teacher, [tap.teacher for tap in self.taps], self.output.teacher)
+            pairs = list(zip(self._student.features(student), self._teacher.features(teacher)))
             self.to_teacher = nn.ModuleList(_bridge(s, t) for s, t in pairs)
             self.to_student = nn.ModuleList(_bridge(t, s) for s, t in pairs)
         with config_key(f'{key}.output'):
-            student_output, teacher_output = student[self.output.student][0], teachers[0][self.output.teacher][0]
+            student_output, teacher_output = student[self.output.student][0], teacher[self.output.teacher][0]
             if student_output.shape[1] != teacher_output.shape[1]:
                 raise ValueError(f'the student tells {student_output.shape[1]} classes and the teacher '
                                  f'{teacher_output.shape[1]}, so their outputs cannot be compared.')

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.connectors import Bridge
-from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.errors import config_key
 from mmfeatdistill.features import same_size, shape_of
 from mmfeatdistill.losses import appearance, kl_divergence
-from mmfeatdistill.objectives.base import Objective
+from mmfeatdistill.objectives.base import Objective, only_teacher
 from mmfeatdistill.objectives.roi import run_box_head
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
@@ -62,15 +62,14 @@ class FCFDBoxHead(Objective):
 
     def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
         """Builds the bridges and tries the box heads on each other's levels (see :class:`Objective`)."""
-        if len(teachers) != 1:
-            raise ConfigError(f'{key}.teacher: there are {len(teachers)} teachers; name one by its position.')
+        teacher = only_teacher(teachers, key)
         with config_key(f'{key}.taps'):
-            own, targets = self._levels(student, teachers[0])
+            own, targets = self._levels(student, teacher)
             self.to_teacher = nn.ModuleList(Bridge(shape_of(s), shape_of(t)) for s, t in zip(own, targets))
             read = student.model.roi_head.bbox_roi_extractor.num_inputs
             self.to_student = nn.ModuleList(Bridge(shape_of(t), shape_of(s)) for s, t in zip(own[:read], targets))
         with config_key(key), torch.no_grad():
-            mimicked = run_box_head(teachers[0].model, targets, student[_ROIS][0])
+            mimicked = run_box_head(teacher.model, targets, student[_ROIS][0])
             _check_width(student[_LOGITS][0], mimicked.logits, 'class logits, background included')
             if self.box_weight:
                 _check_width(student[_OFFSETS][0], mimicked.offsets,

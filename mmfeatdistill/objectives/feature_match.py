@@ -71,18 +71,22 @@ class FeatureMatch(Objective):
         """Compares the features of the dry run: what a loss cannot compare is found before training."""
         self.connectors.eval()
         for connector, (student, teacher) in zip(self.connectors, pairs):
-            connected = connector(as_map(student)).shape[1], as_map(teacher).shape[1]
-            hint = '' if connected[0] == connected[1] else (
-                f' The connected student feature has {connected[0]} channels and the teacher feature {connected[1]}; '
-                "use connector=dict(type='Conv1x1').")
             try:
                 self._match(connector, student, teacher)
             except (TypeError, ValueError) as error:
+                connected, target = connector(as_map(student)).shape[1], as_map(teacher).shape[1]
+                hint = '' if connected == target else (
+                    f' The connected student feature has {connected} channels and the teacher feature {target}; '
+                    "use connector=dict(type='Conv1x1').")
                 raise ConfigError(f'{key}.{"connector" if hint else "loss"}: {error}{hint}') from error
         self.connectors.train()
 
     def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
-        return self.loss(*same_size(connector(as_map(student)), as_map(teacher), _has_tokens(student, teacher)))
+        return self.loss(*self._connected(connector, student, teacher))
+
+    def _connected(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's feature behind its connector and the teacher's, as maps of one size."""
+        return same_size(connector(as_map(student)), as_map(teacher), _has_tokens(student, teacher))
 
     def _pairs(self, student: Reading, teachers: Sequence[Reading]) -> Iterator[tuple[Tensor, Tensor]]:
         for features in teachers:

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
-from mmfeatdistill.features import as_map, same_size, shape_of
+from mmfeatdistill.features import as_map, shape_of
 from mmfeatdistill.losses import lsh, lsh_bias
 from mmfeatdistill.objectives.base import TapPair
 from mmfeatdistill.objectives.feature_match import FeatureMatch
@@ -184,8 +184,7 @@ class LSH(FeatureMatch):
     def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor, hashing: Optional['_Hashing'] = None,
                mask: Optional[Tensor] = None) -> Tensor:
         """The loss of one pair of features; in the dry run, before there are hashes, whether they can be compared."""
-        has_tokens = 3 in (student.dim(), teacher.dim())
-        connected, target = same_size(connector(as_map(student)), as_map(teacher), has_tokens)
+        connected, target = self._connected(connector, student, teacher)
         if connected.shape[1] != target.shape[1]:
             raise ValueError('hashing compares vectors of one width. Either let the student end in one more linear '
                              "layer of the teacher's width, which stays a part of it (the paper's 2FC), and tap what "

@@ -8,7 +8,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
-from mmfeatdistill.features import as_map, same_size, shape_of
+from mmfeatdistill.features import as_map, shape_of
 from mmfeatdistill.losses import overhaul_margin, partial_l2
 from mmfeatdistill.objectives.feature_match import FeatureMatch
 from mmfeatdistill.probing import trace
@@ -136,8 +136,7 @@ class OFD(FeatureMatch):
     def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor,
                margin: Optional[Tensor] = None) -> Tensor:
         """The loss of one pair of features; with a plain ReLU in the dry run, before margins are known."""
-        has_tokens = 3 in (student.dim(), teacher.dim())
-        connected, target = same_size(connector(as_map(student)), as_map(teacher), has_tokens)
+        connected, target = self._connected(connector, student, teacher)
         return self.loss(connected, target, margin=target.new_zeros(target.shape[1]) if margin is None else margin)
 
     def _norms(self, teacher: Reading) -> Iterator[Optional[nn.Module]]:
