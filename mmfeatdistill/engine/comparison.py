@@ -144,7 +144,7 @@ class _Plan:
     def comparison(self, config: str, seed: int) -> Comparison:
         """The experiments of one config with one seed."""
         distilled = self._training(config, seed)
-        assert isinstance(distilled.config, Config)
+        assert isinstance(distilled.config, Config), 'a plan loads its configs'
         if student_config(distilled.config) is distilled.config:
             raise ValueError(f'{config} is no distillation config: its model is no FeatureDistiller.')
         student = self._experiment(_student_alone(distilled), student_name(config), seed)
@@ -221,7 +221,7 @@ def _stem(config: str) -> str:
 
 def _student_alone(distilled: Experiment) -> Config:
     """The recipe of a distillation without the distillation."""
-    assert isinstance(distilled.config, Config)
+    assert isinstance(distilled.config, Config), 'a plan loads its configs'
     cfg = student_config(distilled.config)
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks
                         if hook['type'] == _RESUME_HOOK or not str(hook['type']).startswith('mmfeatdistill.')]

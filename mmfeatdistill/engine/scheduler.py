@@ -112,7 +112,7 @@ class _Run:
         self._start_what_can()
         while self.running:
             for receiver in wait(list(self.running)):
-                assert isinstance(receiver, Connection)
+                assert isinstance(receiver, Connection), 'only those of children are waited for'
                 self._receive(receiver)
             self._start_what_can()
 

@@ -17,6 +17,7 @@ from tests.models import (
     count_calls,
     distiller,
     losses_of,
+    make_agree,
     segmentation_batch,
     segmenter,
     stock,
@@ -238,12 +239,7 @@ def test_networks_that_agree_have_no_loss():
     model = distiller(classifier(16), teacher(classifier(16), batch_statistics=True), fcfd(paths=6))
     model.init_weights()
     model.train()
-    objective = model.objectives['fcfd']
-    for bridges in (objective.to_teacher, objective.to_student):
-        for index in range(len(bridges)):
-            bridges[index] = torch.nn.Identity()
-    model.teachers[0].model.load_state_dict(
-        {name: value for name, value in model.state_dict().items() if not name.startswith('distiller.')})
+    make_agree(model)
     losses = losses_of(model, classification_batch(*FOUR))
     assert losses['fcfd.loss_appearance'] == 0
     assert losses['fcfd.loss_function'].abs() < 1e-5

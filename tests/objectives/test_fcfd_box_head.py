@@ -6,7 +6,17 @@ import torch
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import kl_divergence
-from tests.models import classifier, count_calls, detection_batch, detector, distiller, losses_of, stock, teacher
+from tests.models import (
+    classifier,
+    count_calls,
+    detection_batch,
+    detector,
+    distiller,
+    losses_of,
+    make_agree,
+    stock,
+    teacher,
+)
 
 ROIS = 'roi_head.bbox_roi_extractor:in[-1]'
 
@@ -118,11 +128,6 @@ def test_networks_that_agree_have_no_loss():
                       dict(fcfd=dict(type='FCFDBoxHead', taps=['neck'])))
     model.init_weights()
     model.train()
-    objective = model.objectives['fcfd']
-    for bridges in (objective.to_teacher, objective.to_student):
-        for index in range(len(bridges)):
-            bridges[index] = torch.nn.Identity()
-    model.teachers[0].model.load_state_dict(
-        {name: value for name, value in model.state_dict().items() if not name.startswith('distiller.')})
+    make_agree(model)
     added = {name: value for name, value in losses_of(model, detection_batch()).items() if name.startswith('fcfd.')}
     assert len(added) == 3 and all(value.abs() < 1e-6 for value in added.values())
