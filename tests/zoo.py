@@ -97,6 +97,8 @@ def _small_network(model: Any) -> None:
         for name in ('nms_pre', 'max_per_img'):
             if name in node:
                 node[name] = min(node[name], 50)
+        if 'score_thr' in node:
+            node['score_thr'] = 0.  # an untrained detector is sure of nothing, and without boxes nothing is evaluated
     if model.get('pretrained'):
         model['pretrained'] = None
     preprocessor = model.get('data_preprocessor')
