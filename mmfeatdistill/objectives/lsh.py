@@ -2,34 +2,25 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, Optional, Union
 
 import torch
-import torch.nn.functional as F
-from mmengine.dist import all_gather, all_reduce
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.features import as_map, shape_of
-from mmfeatdistill.losses import lsh, lsh_bias
+from mmfeatdistill.losses import lsh
 from mmfeatdistill.objectives.base import TapPair
 from mmfeatdistill.objectives.feature_match import FeatureMatch
+from mmfeatdistill.objectives.finite_guard import FiniteGuard
+from mmfeatdistill.objectives.hyperplanes import POSITIONS, Hyperplanes, Offsets
 from mmfeatdistill.objectives.labels import single_labels
-from mmfeatdistill.objectives.roi import box_classifier, box_feature
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps import Tap
 
 Kind = Literal['bce', 'l1', 'l2']
-Offsets = Literal['median', 'mean', 'zero']
-
-_POSITIONS = 32
-"""Positions of each map that enter a median."""
-
-_MAX_GATHERED = 2**24
-"""Projections that are gathered from all processes at once: 64 MiB."""
 
 
 @MODELS.register_module()
@@ -126,7 +117,7 @@ class LSH(FeatureMatch):
         """
         super().prepare(student, teachers, key)
         self._key = key
-        self._guard = _FiniteGuard(key)
+        self._guard = FiniteGuard(key)
         generator = torch.Generator().manual_seed(self._seed)
         self.hashings = nn.ModuleList()
         for teacher, pair, feature in self._targets(teachers):
@@ -136,10 +127,10 @@ class LSH(FeatureMatch):
             with config_key(f'{key}.std'):
                 std = float(self._std) if self._std != 'classifier' else self._std_at(teacher, pair)
             hashes = self._hashes or self._default_hashes(shape.channels)
-            self.hashings.append(_Hashing(std * torch.randn(hashes, shape.channels, generator=generator),
-                                          self._statistic(shape.channels)))
+            self.hashings.append(Hyperplanes(std * torch.randn(hashes, shape.channels, generator=generator),
+                                             self._bias))
         self._images = self._max_samples if all(as_map(feature)[0, 0].numel() == 1 for *_, feature
-                                                in self._targets(teachers)) else -(-self._max_samples // _POSITIONS)
+                                                in self._targets(teachers)) else -(-self._max_samples // POSITIONS)
 
     @property
     def images_wanted(self) -> float:
@@ -151,7 +142,7 @@ class LSH(FeatureMatch):
     def observe(self, teachers: Sequence[Reading]) -> None:
         """Adds a batch to the statistics of the teacher's features (see :class:`Objective`)."""
         for hashing, (_, _, feature) in zip(self.hashings, self._targets(teachers)):
-            hashing.statistic.observe(as_map(feature).flatten(2).transpose(1, 2))
+            hashing.observe(as_map(feature).flatten(2).transpose(1, 2))
 
     def conclude(self) -> None:
         """Places the hyperplanes, alike in all processes (see :class:`Objective`)."""
@@ -181,7 +172,7 @@ class LSH(FeatureMatch):
         self._guard.check(list(losses.values()))
         return losses
 
-    def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor, hashing: Optional['_Hashing'] = None,
+    def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor, hashing: Optional[Hyperplanes] = None,
                mask: Optional[Tensor] = None) -> Tensor:
         """The loss of one pair of features; in the dry run, before there are hashes, whether they can be compared."""
         connected, target = self._connected(connector, student, teacher)
@@ -222,18 +213,13 @@ class LSH(FeatureMatch):
         """The standard deviation of the weights of the teacher's classifier."""
         path = self._classifier_at(pair)
         try:
-            return _std_of(teacher.model.get_submodule(path))
+            return weight_std(teacher.model.get_submodule(path))
         except (AttributeError, ValueError) as error:
             raise ValueError(f"the teacher's {path!r} is no classifier with weights that vary; name it, as in "
                              "classifier='head.fc', or give a number, such as std=0.05.") from error
 
     def _default_hashes(self, width: int) -> int:
         return 2048
-
-    def _statistic(self, width: int) -> Union['_Mean', '_Median', None]:
-        if self._bias == 'zero':
-            return None
-        return _Mean(width) if self._bias == 'mean' else _Median(width)
 
     def _check_placed(self) -> None:
         """Asked once, as the answer lies on the device."""
@@ -242,84 +228,6 @@ class LSH(FeatureMatch):
                               "which were not looked at; add dict(type='mmfeatdistill.CalibrationHook') to "
                               "custom_hooks, or set bias='zero'.")
         self._offsets_are_known = True
-
-
-@MODELS.register_module()
-class LSHRoI(LSH):
-    """:class:`LSH` of the box heads of two-stage detectors, on the proposals that the student samples.
-
-    Matched is what ``roi_head.bbox_head.fc_cls`` reads: the last shared linear layer behind its ReLU. The student's is
-    that of its own pass. The teacher's box head, of a cascade the first stage's, runs on the teacher's ``neck`` and the
-    student's proposals up to there. Without proposals the loss is 0.
-
-    The authors saw trainings of detectors with ``with_l2=False`` turn to NaN: clip the gradients.
-
-    Args:
-        hashes (int, optional): Number of hashes. Defaults to None: four times the width, as the authors.
-        kind (str): See :class:`LSH`.
-        with_l2 (bool): See :class:`LSH`.
-        bias (str): ``'zero'``, as the authors; nothing else is possible. Defaults to ``'zero'``.
-        std (float | str): See :class:`LSH`; the classifier is the teacher's ``fc_cls``.
-        loss_weight (float): Defaults to 7, the authors'.
-        connector (dict, optional): See :class:`LSH`.
-        seed (int): See :class:`LSH`.
-        teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
-
-    Raises:
-        ValueError: ``bias`` is another, or as :class:`LSH` raises it.
-    """
-
-    def __init__(self, hashes: Optional[int] = None, kind: Kind = 'bce', with_l2: bool = True, bias: str = 'zero',
-                 std: Union[float, str] = 'classifier', loss_weight: float = 7.0, connector: Optional[dict] = None,
-                 seed: int = 0, teacher: Optional[int] = None) -> None:
-        if bias != 'zero':
-            raise ValueError(f"bias: {bias!r} is that of features on training images before the first iteration, when "
-                             "there are no proposals of a trained student yet; only 'zero' is possible.")
-        super().__init__([_BOX_FEATURE], hashes, kind, with_l2, 'zero', std, loss_weight=loss_weight,
-                         connector=connector, seed=seed, teacher=teacher)
-
-    @property
-    def student_taps(self) -> list[str]:
-        """The box feature, and the proposals."""
-        return [_BOX_FEATURE, _EXTRACTED]
-
-    @property
-    def teacher_taps(self) -> list[str]:
-        """The levels that the box head starts from."""
-        return [_LEVELS]
-
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
-        """See :class:`LSH`; of the proposals of the dry run only the widths count, and there may be none."""
-        with config_key(key):
-            on_proposals = self._on_proposals(student, teachers)
-        super().prepare(_one_row(student), [_one_row(reading) for reading in on_proposals], key)
-
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`LSH`)."""
-        return super().forward(student, self._on_proposals(student, teachers))
-
-    @torch.no_grad()
-    def _on_proposals(self, student: Reading, teachers: Sequence[Reading]) -> list[Reading]:
-        """What the teachers make of the student's proposals."""
-        rois = student[_EXTRACTED][-1]
-        return [replace(teacher, features={_BOX_FEATURE: [box_feature(teacher.model, teacher[_LEVELS], rois)]})
-                for teacher in teachers]
-
-    def _std_at(self, teacher: Reading, pair: TapPair) -> float:
-        return _std_of(box_classifier(teacher.model))
-
-    def _default_hashes(self, width: int) -> int:
-        return 4 * width
-
-
-_BOX_FEATURE = 'roi_head.bbox_head.fc_cls:in'
-_EXTRACTED = 'roi_head.bbox_roi_extractor:in'
-_LEVELS = 'neck'
-
-
-def _one_row(reading: Reading) -> Reading:
-    feature = reading[_BOX_FEATURE][0]
-    return replace(reading, features={_BOX_FEATURE: [feature.new_zeros(1, feature.shape[1])]})
 
 
 class _Hashed(nn.Module):
@@ -337,111 +245,23 @@ class _Hashed(nn.Module):
                                       with_l2=self.with_l2, sample_mask=sample_mask)
 
 
-class _Hashing(nn.Module):
-    """The hyperplanes of one feature, and what is to place them."""
-
-    weight: Tensor
-    bias: Tensor
-    is_placed: Tensor
-
-    def __init__(self, weight: Tensor, statistic: Union['_Mean', '_Median', None]) -> None:
-        super().__init__()
-        self.register_buffer('weight', weight)
-        self.register_buffer('bias', weight.new_zeros(len(weight)))
-        self.register_buffer('is_placed', torch.tensor(statistic is None))
-        self.statistic = statistic
-
-    def place(self) -> None:
-        assert self.statistic is not None, 'only what is to be placed is concluded'
-        self.bias.copy_(self.statistic.offsets(self.weight))
-        self.is_placed.fill_(True)
-        self.statistic = None  # its samples are not needed any more
-
-
-class _Mean:
-    """The mean of features: that of their projections is its projection."""
-
-    def __init__(self, width: int) -> None:
-        self._sum_and_count = torch.zeros(width + 1, dtype=torch.float64)
-
-    def observe(self, samples: Tensor) -> None:
-        """Adds samples of shape (N, P, D)."""
-        samples = samples.flatten(0, 1)
-        self._sum_and_count[:-1] += samples.sum(0, dtype=torch.float64).cpu()
-        self._sum_and_count[-1] += len(samples)
-
-    def offsets(self, weight: Tensor) -> Tensor:
-        all_reduce(self._sum_and_count)
-        mean = self._sum_and_count[:-1] / self._sum_and_count[-1]
-        return lsh_bias(F.linear(mean[None].to(weight.device), weight.double()), kind='mean')
-
-
-class _Median:
-    """The medians of the projections, from the features themselves, which are narrower."""
-
-    def __init__(self, width: int) -> None:
-        self._samples = [torch.empty(0, width)]
-        self._generator = torch.Generator().manual_seed(0)
-
-    def observe(self, samples: Tensor) -> None:
-        """Keeps samples of shape (N, P, D), of each image some positions."""
-        images, positions, _ = samples.shape
-        chosen = torch.rand(images, positions, generator=self._generator).topk(min(positions, _POSITIONS)).indices
-        self._samples.append(samples[torch.arange(images)[:, None], chosen].flatten(0, 1).float().cpu())
-
-    def offsets(self, weight: Tensor) -> Tensor:
-        samples = torch.cat(self._samples).to(weight.device)
-        counts = [int(count) for count in all_gather(torch.tensor(len(samples), device=weight.device))]
-        parts = weight.split(max(1, _MAX_GATHERED // max(sum(counts), 1)))
-        return torch.cat([lsh_bias(_gather(F.linear(samples, part), counts), kind='median') for part in parts])
-
-
-def _gather(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """The rows of all processes, of which each has another number."""
-    padded = F.pad(rows, (0, 0, 0, max(counts) - len(rows)))
-    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts)])
-
-
-class _FiniteGuard:
-    """Notices losses that are not finite, without letting a step wait for the device.
-
-    What comes out of an accelerator is looked at when it has arrived. As long as it has not, nothing new is sent for:
-    weights that are NaN stay so.
-    """
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-        self._on_its_way: Optional[tuple[Tensor, torch.cuda.Event]] = None
-
-    def check(self, losses: Sequence[Tensor]) -> None:
-        """Raises if these losses, or those looked at before, are not finite."""
-        finite = torch.stack([loss.detach() for loss in losses]).isfinite().all()
-        if not finite.is_cuda:
-            self._raise_unless(finite)
-            return
-        if self._on_its_way is not None and self._on_its_way[1].query():
-            arrived, self._on_its_way = self._on_its_way[0], None
-            self._raise_unless(arrived)
-        if self._on_its_way is None:
-            event = torch.cuda.Event()
-            self._on_its_way = finite.to('cpu', non_blocking=True), event
-            event.record()
-
-    def _raise_unless(self, finite: Tensor) -> None:
-        if not finite:
-            raise RuntimeError(
-                f"{self._key}: the loss is not finite, so the student's features have become infinite or NaN. "
-                'Detectors are known to do so under this loss. What helps: gradient clipping '
-                '(optim_wrapper.clip_grad=dict(max_norm=10)), a lower learning rate, with_l2=True, and a warm-up '
-                "(dict(type='mmfeatdistill.ObjectiveScheduleHook', objective=..., warmup=...) in custom_hooks).")
-
-
 def _rows(feature: Tensor) -> Tensor:
     """The positions of maps as vectors, shape (N * H * W, D)."""
     return feature.flatten(2).transpose(1, 2).flatten(0, 1)
 
 
-def _std_of(classifier: nn.Module) -> float:
+def weight_std(classifier: nn.Module) -> float:
+    """The standard deviation of the weights of a linear layer or convolution.
+
+    Args:
+        classifier (nn.Module): With a ``weight``.
+
+    Returns:
+        float: More than 0.
+
+    Raises:
+        ValueError: It has no weights that vary.
+    """
     weight = getattr(classifier, 'weight', None)
     if not isinstance(weight, Tensor) or weight.dim() < 2 or not weight.std() > 0:
         raise ValueError(f'{type(classifier).__name__} has no weights that vary.')

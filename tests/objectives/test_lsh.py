@@ -16,8 +16,8 @@ from torch import nn
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.hooks import calibration_hook
 from mmfeatdistill.losses import lsh
-from mmfeatdistill.objectives import LSH
-from mmfeatdistill.objectives import lsh as module
+from mmfeatdistill.objectives import LSH, hyperplanes
+from mmfeatdistill.objectives.finite_guard import FiniteGuard
 from mmfeatdistill.objectives.labels import single_labels
 from mmfeatdistill.objectives.roi import box_classifier, box_feature, run_box_head
 from mmfeatdistill.reading import Reading
@@ -233,8 +233,8 @@ class Ranks:
     def __init__(self, count, monkeypatch):
         self.count, self.slots, self.here = count, [None] * count, threading.local()
         self.barrier = threading.Barrier(count, timeout=20)
-        monkeypatch.setattr(module, 'all_gather', self.all_gather)
-        monkeypatch.setattr(module, 'all_reduce', self.all_reduce)
+        monkeypatch.setattr(hyperplanes, 'all_gather', self.all_gather)
+        monkeypatch.setattr(hyperplanes, 'all_reduce', self.all_reduce)
 
     def all_gather(self, tensor):
         assert len({value.shape for value in self.exchange(tensor)}) == 1, 'as a real one demands'
@@ -285,7 +285,7 @@ def test_offsets_are_those_of_all_samples(bias, count):
 @pytest.mark.parametrize('bias', ['median', 'mean'])
 @pytest.mark.parametrize('shares', [(17, 8), (25, 0), (1, 24)])
 def test_offsets_are_those_of_all_processes(monkeypatch, bias, shares):
-    monkeypatch.setattr(module, '_MAX_GATHERED', 3 * 25 + 1)  # three hashes at once
+    monkeypatch.setattr(hyperplanes, '_MAX_GATHERED', 3 * 25 + 1)  # three hashes at once
     features = 3 + torch.randn(25, 8)
     objectives = [prepared(reading(features), reading(features), bias=bias, hashes=40, std=1.0) for _ in shares]
     for objective, share in zip(objectives, features.split(shares)):
@@ -308,7 +308,7 @@ def test_medians_of_maps_are_over_some_positions_of_each():
     np.testing.assert_allclose(hashing.bias, offsets_by_hand('median', rows, hashing.weight), rtol=1e-5, atol=1e-6)
     sampled = prepared(reading(large_map), reading(large_map))
     sampled.observe([reading(large_map)])
-    kept = torch.cat(sampled.hashings[0].statistic._samples)
+    kept = torch.cat(sampled.hashings[0]._statistic._samples)
     assert len(kept) == 64
     rows = large_map.flatten(2).transpose(1, 2)
     places = [[(rows[image] == row).all(1).nonzero().item() for row in kept[32 * image:32 * image + 32]]
@@ -409,7 +409,7 @@ def test_a_loss_that_is_not_finite_is_an_error(value):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_on_a_gpu_no_step_waits_for_the_check():
-    guard = module._FiniteGuard(KEY)
+    guard = FiniteGuard(KEY)
     torch.cuda.set_sync_debug_mode('error')
     try:
         guard.check([torch.full((), math.nan, device='cuda')])
