@@ -1,7 +1,9 @@
 """The benchmark: trains teachers, students alone and distilled students with several seeds, and compares them.
 
 It can be killed at any time; started again it goes on, also with more configs or seeds. The results are below the
-folder given by --out, with the tables in benchmark.md, benchmark.csv and benchmark.json.
+folder given by --out, with the tables in benchmark.md, benchmark.csv and benchmark.json, and a picture of each table
+beside the page. Where there are GPUs, each runs one training at a time. With --slurm nothing is run: a script is
+printed that submits each training that is not finished as a job; afterwards --report-only makes the tables.
 """
 import argparse
 import json
@@ -19,13 +21,24 @@ import mmengine
 import torch
 from mmengine.config import DictAction
 
-from mmfeatdistill.engine import Comparison, ExperimentsFailed, compare, default_jobs, is_distillation, run_experiments
+from mmfeatdistill.engine import (
+    Comparison,
+    Experiment,
+    ExperimentsFailed,
+    compare,
+    default_jobs,
+    is_distillation,
+    run_experiments,
+)
 from mmfeatdistill.engine.progress import ProgressBar
-from mmfeatdistill.engine.report import tables
+from mmfeatdistill.engine.report import Table, tables
 from mmfeatdistill.engine.report_formats import csv_text, json_text, markdown
+from mmfeatdistill.engine.scheduler import with_needs
+from mmfeatdistill.engine.slurm import submission_script
 from mmfeatdistill.engine.step_timing import time_steps
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.version import __version__
+from mmfeatdistill.visualization import comparison_figure
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -37,23 +50,32 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     Returns:
         int: Exit code: 1 if something failed.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     args = parse(arguments)
     comparisons = compare(distillations(args.configs), args.seeds, args.out, args.cfg_options)
     failures: list[str] = []
-    try:
-        if not args.report_only:
-            failures = run(comparisons, args)
-    finally:
-        report = write_report(comparisons, args, sys.argv[1:] if arguments is None else arguments)
-    print(f'Report: {report}')
+    if args.slurm:
+        print(slurm_jobs(comparisons, args, arguments), end='')
+    elif args.only:
+        failures = run([the_only(comparisons, args)], comparisons, args)
+    else:
+        try:
+            if not args.report_only:
+                wanted = [experiment for comparison in comparisons for experiment in comparison.experiments]
+                failures = run(wanted, comparisons, args)
+        finally:
+            report = write_report(comparisons, args, arguments)
+        print(f'Report: {report}')
     for failure in failures:
         print(f'\n{failure}', file=sys.stderr)
     return 1 if failures else 0
 
 
-def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # Whole words only: the command of a job, or of a report, is this one with some of them left out.
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
     parser.add_argument('configs', nargs='+', help='distillation configs, or patterns of such; others are skipped')
     parser.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3], help='default: 1 2 3')
     parser.add_argument('--out', default='work_dirs/benchmark', help='folder of all results (default: %(default)s)')
@@ -63,7 +85,12 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--time', type=int, default=10, metavar='ROUNDS',
                         help='rounds in which each distilled step is timed afterwards; 0: not at all (default: 10)')
     parser.add_argument('--report', metavar='FILE', help='where the report goes (default: benchmark.md in --out)')
-    parser.add_argument('--report-only', action='store_true', help='train nothing; report what is finished')
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument('--report-only', action='store_true', help='train nothing; report what is finished')
+    kind.add_argument('--slurm', action='store_true',
+                      help='train nothing; print a script that submits what is not finished')
+    kind.add_argument('--only', metavar='seed_N/NAME',
+                      help='run the training of this folder of --out and no other, without a report')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings of all configs, teachers included')
     return parser.parse_args(arguments)
@@ -75,16 +102,40 @@ def distillations(patterns: Sequence[str]) -> list[str]:
     chosen = [file for file in files if is_distillation(file)]
     for file in files:
         if file not in chosen:
-            print(f'{file}: no distillation config, skipped.')
+            print(f'{file}: no distillation config, skipped.', file=sys.stderr)
     if not chosen:
         raise SystemExit('There is no distillation config among those given.')
     return chosen
 
 
-def run(comparisons: list[Comparison], args: argparse.Namespace) -> list[str]:
+def by_name(comparisons: list[Comparison], args: argparse.Namespace) -> dict[str, Experiment]:
+    """All experiments by their folder in --out, each after those that it needs."""
+    wanted = with_needs(experiment for comparison in comparisons for experiment in comparison.experiments)
+    return {osp.relpath(experiment.work_dir, args.out): experiment for experiment in wanted}
+
+
+def slurm_jobs(comparisons: list[Comparison], args: argparse.Namespace, arguments: Sequence[str]) -> str:
+    """The script of --slurm."""
+    command = [sys.executable, osp.relpath(__file__), *(word for word in arguments if word != '--slurm')]
+    return submission_script(by_name(comparisons, args), lambda name: [*command, '--only', name], os.getcwd(),
+                             osp.join(args.out, 'slurm'))
+
+
+def the_only(comparisons: list[Comparison], args: argparse.Namespace) -> Experiment:
+    """The experiment of --only, if what it needs is there."""
+    experiments = by_name(comparisons, args)
+    if args.only not in experiments:
+        raise SystemExit(f'--only {args.only}: there is no such training. There are: {", ".join(experiments)}.')
+    for need in experiments[args.only].needs.values():
+        if need.result() is None:
+            raise SystemExit(f'--only {args.only}: it needs {osp.relpath(need.work_dir, args.out)}, which is not '
+                             'finished.')
+    return experiments[args.only]
+
+
+def run(wanted: list[Experiment], comparisons: list[Comparison], args: argparse.Namespace) -> list[str]:
     """Trains and times what is missing; returns what failed."""
     failures = []
-    wanted = [experiment for comparison in comparisons for experiment in comparison.experiments]
     bar = ProgressBar(wanted)
     try:
         run_experiments(wanted, args.jobs, args.threads, bar.progressed, bar.finished)
@@ -93,7 +144,8 @@ def run(comparisons: list[Comparison], args: argparse.Namespace) -> list[str]:
     finally:
         bar.close()
     if args.time:
-        first = [comparison.distilled for comparison in comparisons if comparison.seed == args.seeds[0]]
+        first = [comparison.distilled for comparison in comparisons
+                 if comparison.seed == args.seeds[0] and comparison.distilled in wanted]
         timed = time_steps(first, args.time, args.threads,
                            lambda experiment: print(f'{experiment.work_dir}: timing its steps', flush=True))
         failures += [f'{experiment.work_dir}: {text}' for experiment, text in timed.items()]
@@ -101,22 +153,33 @@ def run(comparisons: list[Comparison], args: argparse.Namespace) -> list[str]:
 
 
 def write_report(comparisons: list[Comparison], args: argparse.Namespace, arguments: Sequence[str]) -> str:
-    """Writes the tables of what is finished; returns where the page is."""
+    """Writes the tables of what is finished, and their pictures; returns where the page is."""
     found = tables(comparisons)
     page = args.report or osp.join(args.out, 'benchmark.md')
     data = osp.join(args.out, 'benchmark.json')
     # The command that makes all of what is reported, even if it was made in several steps.
     facts = circumstances(args, [word for word in arguments if word != '--report-only'])
-    if args.report_only and osp.isfile(data):
-        with open(data) as file:
-            facts = dict(json.load(file)['circumstances'], command=facts['command'])
+    if args.report_only:
+        # Nothing was trained by this command, perhaps not even on this machine.
+        facts.update(cores='not recorded', jobs='not recorded')
+        if osp.isfile(data):
+            with open(data) as file:
+                facts = dict(json.load(file)['circumstances'], command=facts['command'])
     lines = [f'Command: `{facts["command"]}`', f'{facts["date"]}; {facts["versions"]}',
              f'CPU cores: {facts["cores"]}; trainings side by side: {facts["jobs"]}; '
              f'torch threads of each: {facts["threads"]}']
-    write_whole(page, markdown(found, 'Benchmark', lines))
+    write_whole(page, markdown(found, 'Benchmark', lines, [draw(table, page) for table in found]))
     write_whole(osp.join(args.out, 'benchmark.csv'), csv_text(found))
     write_whole(data, json_text(found, facts))
     return page
+
+
+def draw(table: Table, page: str) -> str:
+    """Writes the picture of a table beside the page; returns its name."""
+    metric = table.metric.replace('/', '-')
+    name = f'{osp.splitext(osp.basename(page))[0]}_{table.student}_{metric}.png'
+    write_whole(osp.join(osp.dirname(page), name), comparison_figure(table))
+    return name
 
 
 def circumstances(args: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:

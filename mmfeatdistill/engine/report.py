@@ -29,6 +29,7 @@ class Row:
 
     Attributes:
         name (str): For people.
+        role (str): ``'alone'``, ``'teacher'``, ``'member'`` of an ensemble of teachers, or ``'distilled'``.
         config (str): The distillation config; of a student alone, one of those that share it; of a teacher, its name.
         scores (dict[int, float | str]): By seed of the comparison, out of 100; or why there is none.
         score (Spread): Of the scores.
@@ -41,6 +42,7 @@ class Row:
     """
 
     name: str
+    role: str
     config: str
     scores: dict[int, Union[float, str]]
     score: Spread
@@ -130,18 +132,19 @@ Trained = tuple[tuple[int, Experiment], ...]
 
 def _table(student: str, metric: str, configs: Mapping[str, Mapping[int, Comparison]]) -> Table:
     alone: dict[Trained, list[str]] = {}
-    teachers: dict[Trained, str] = {}
+    teachers: dict[Trained, tuple[str, str]] = {}
     for config, by_seed in configs.items():
         alone.setdefault(tuple((seed, c.student) for seed, c in by_seed.items()), []).append(config)
         count = len(next(iter(by_seed.values())).teachers)
         for index in range(count):
             trained = tuple((seed, c.teachers[index]) for seed, c in by_seed.items())
             name = osp.basename(trained[0][1].work_dir)
-            teachers.setdefault(trained, f'teacher {name}' if count == 1 else f'teacher {index + 1} {name}')
+            teachers.setdefault(trained, (f'teacher {name}', 'teacher') if count == 1 else
+                                (f'teacher {index + 1} {name}', 'member'))
     rows = [_row('student alone' if len(alone) == 1 else f'student alone as in {", ".join(map(method, users))}',
-                 users[0], dict(trained), metric) for trained, users in alone.items()]
-    rows += [_row(name, osp.basename(trained[0][1].work_dir), dict(trained), metric)
-             for trained, name in teachers.items()]
+                 'alone', users[0], dict(trained), metric) for trained, users in alone.items()]
+    rows += [_row(name, role, osp.basename(trained[0][1].work_dir), dict(trained), metric)
+             for trained, (name, role) in teachers.items()]
     rows += [_distilled_row(config, by_seed, metric) for config, by_seed in configs.items()]
     return Table(student, metric, tuple(dict.fromkeys(seed for by_seed in configs.values() for seed in by_seed)),
                  tuple(rows))
@@ -159,16 +162,16 @@ def method(config: str) -> str:
     return osp.basename(config).partition('_')[0].removesuffix('.py')
 
 
-def _row(name: str, config: str, by_seed: Mapping[int, Experiment], metric: str) -> Row:
+def _row(name: str, role: str, config: str, by_seed: Mapping[int, Experiment], metric: str) -> Row:
     results = [result for result in (experiment.result() for experiment in by_seed.values()) if result is not None]
     scores = {seed: _score(experiment, metric) for seed, experiment in by_seed.items()}
-    return Row(name, config, scores, Spread.of(_numbers(scores).values()),
+    return Row(name, role, config, scores, Spread.of(_numbers(scores).values()),
                Spread.of(result.seconds_per_iter for result in results).mean,
                Spread.of(result.peak_memory_mib for result in results).mean)
 
 
 def _distilled_row(config: str, by_seed: Mapping[int, Comparison], metric: str) -> Row:
-    row = _row(method(config), config, {seed: c.distilled for seed, c in by_seed.items()}, metric)
+    row = _row(method(config), 'distilled', config, {seed: c.distilled for seed, c in by_seed.items()}, metric)
     scores = _numbers(row.scores)
     alone = _numbers({seed: _score(c.student, metric) for seed, c in by_seed.items()})
     gains = {seed: scores[seed] - alone[seed] for seed in scores if seed in alone}

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any, Optional, Union
 
 from mmfeatdistill.engine.report import Row, Spread, Table
@@ -27,20 +28,23 @@ How to read the tables:
   seeds."""
 
 
-def markdown(tables: Sequence[Table], title: str, circumstances: Sequence[str]) -> str:
+def markdown(tables: Sequence[Table], title: str, circumstances: Sequence[str], pictures: Sequence[str] = ()) -> str:
     """The report.
 
     Args:
         tables (Sequence[Table]): What was compared.
         title (str): Of the report.
         circumstances (Sequence[str]): Under which it was measured, point by point.
+        pictures (Sequence[str]): A picture for each table, seen from the page. Defaults to none.
 
     Returns:
         str: A Markdown page.
     """
     parts = [f'# {title}', '\n'.join(f'- {line}' for line in circumstances), _EXPLANATION]
-    for table in tables:
+    for table, picture in zip_longest(tables, pictures):
         parts += [f'## {table.student}: {table.metric}', _markdown_table(table)]
+        if picture:
+            parts += [f'![{table.student}: {table.metric} of each method]({picture})']
     return '\n\n'.join(parts) + '\n'
 
 

@@ -1,13 +1,15 @@
 """Running experiments side by side, each after those that it needs."""
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from typing import Any, Optional
 
+import torch
 from mmengine.device import is_cuda_available
 
 from mmfeatdistill.engine.children import Child, sigterm_raises
@@ -30,11 +32,25 @@ class ExperimentsFailed(RuntimeError):
 
 
 def default_jobs() -> int:
-    """How many experiments run side by side where nobody says: one on a GPU, else one per core, up to four."""
-    if is_cuda_available():
-        return 1
+    """How many experiments run side by side where nobody says: one on each GPU, else one per core, up to four."""
+    devices = visible_devices()
+    if devices:
+        return len(devices)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     return min(4, cores)
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    Returns:
+        list[str]: Numbers or unique names; empty without a GPU.
+    """
+    if not is_cuda_available():
+        return []
+    count = torch.cuda.device_count()
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    return named.split(',')[:count] if named else [str(index) for index in range(count)]
 
 
 def with_needs(experiments: Iterable[Experiment]) -> list[Experiment]:
@@ -59,7 +75,7 @@ def run_experiments(experiments: Iterable[Experiment], jobs: Optional[int] = Non
 
     Each runs in a child process, so that memory is measured by itself and a crash stays its own. Its output
     goes to ``console.log`` in its work directory. A failed one stops only those that need it. All children end
-    with this process, whatever ends it.
+    with this process, whatever ends it. Where there are GPUs, each child sees one, the one with the fewest children.
 
     The number of threads of an experiment is fixed, and so its result does not depend on ``jobs``.
 
@@ -99,7 +115,8 @@ class _Run:
     def __init__(self, ordered: list[Experiment], jobs: int, threads: int, on_progress: Optional[OnProgress],
                  on_result: Optional[OnResult]) -> None:
         self.waiting = ordered
-        self.running: dict[Connection, tuple[Experiment, Child]] = {}
+        self.running: dict[Connection, tuple[Experiment, Child, Optional[str]]] = {}
+        self.devices = visible_devices()
         self.results: dict[Experiment, Result] = {}
         self.failures: dict[Experiment, str] = {}
         self.jobs = jobs
@@ -118,7 +135,7 @@ class _Run:
 
     def kill(self) -> None:
         """Ends all children."""
-        for _, child in self.running.values():
+        for _, child, _ in self.running.values():
             child.kill()
 
     def _start_what_can(self) -> None:
@@ -141,11 +158,14 @@ class _Run:
         experiment.claim()
         checkpoints = {key: self.results[need].checkpoint for key, need in experiment.needs.items()}
         _import_library(experiment.load(checkpoints).get('default_scope'))
-        child = Child(partial(experiment.train, checkpoints), experiment.console, self.threads)
-        self.running[child.receiver] = experiment, child
+        taken = Counter(device for _, _, device in self.running.values())
+        device = min(self.devices, key=lambda name: taken[name], default=None)
+        with _sees_only(device):
+            child = Child(partial(experiment.train, checkpoints), experiment.console, self.threads)
+        self.running[child.receiver] = experiment, child, device
 
     def _receive(self, receiver: Connection) -> None:
-        experiment, child = self.running[receiver]
+        experiment, child, _ = self.running[receiver]
         message = child.receive()
         if message is not None:
             self.on_progress(experiment, *message)
@@ -163,6 +183,23 @@ class _Run:
     def _finished(self, experiment: Experiment, result: Result) -> None:
         self.results[experiment] = result
         self.on_result(experiment, result)
+
+
+@contextmanager
+def _sees_only(device: Optional[str]) -> Iterator[None]:
+    """Processes that are started meanwhile see this GPU alone; this one has looked for its own before."""
+    if device is None:
+        yield
+        return
+    before = os.environ.get('CUDA_VISIBLE_DEVICES')
+    os.environ['CUDA_VISIBLE_DEVICES'] = device
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ['CUDA_VISIBLE_DEVICES']
+        else:
+            os.environ['CUDA_VISIBLE_DEVICES'] = before
 
 
 def _import_library(scope: Optional[str]) -> None:

@@ -3,12 +3,16 @@ import csv
 import io
 import json
 import os
+from dataclasses import replace
 
 import pytest
+from matplotlib.pyplot import imread
 
 from mmfeatdistill.engine import compare
 from mmfeatdistill.engine.report import tables, verdict
 from mmfeatdistill.engine.report_formats import csv_text, json_text, markdown
+from mmfeatdistill.visualization import comparison_figure
+from mmfeatdistill.visualization.comparison_figure import _lines as comparison_lines
 from tests.engine.quick import finish
 from tests.runs import CONFIGS, DISTILLED
 
@@ -81,6 +85,22 @@ def test_formats_agree(grid):
     data = json.loads(json_text(found, dict(jobs=2)))
     assert data['circumstances'] == dict(jobs=2)
     assert data['tables'][0]['rows'][2]['gain'] == dict(mean=pytest.approx(10.0), std=pytest.approx(3.0))
+
+
+def test_the_picture_shows_every_row_that_has_scores(grid):
+    (table,) = tables(grid)
+    names = [line.name for line in comparison_lines(table)]
+    assert names == ['student alone', 'channel-mlp', 'teacher\nfaster-rcnn_r18-w32_fpn_digits']
+    plain = comparison_figure(table)
+    step = dict(seconds=dict(student=0.1, distilled=0.2))
+    timed = replace(table, rows=tuple(replace(row, step=step) if row.role == 'distilled' else row
+                                      for row in table.rows))
+    width = [imread(io.BytesIO(picture)).shape[1] for picture in (plain, comparison_figure(timed))]
+    assert width[1] > width[0], 'the second panel is there where steps were timed'
+    members = replace(table, rows=tuple(replace(row, role='member') if row.role == 'teacher' else row
+                                        for row in table.rows))
+    assert comparison_lines(members)[-1].scores == pytest.approx([40.0])
+    comparison_figure(replace(table, rows=table.rows[3:]))
 
 
 def test_a_teacher_that_is_no_better_leaves_no_gap(grid):

@@ -8,7 +8,7 @@ import pytest
 
 from mmfeatdistill.engine import ExperimentsFailed, run_experiments
 from mmfeatdistill.engine.children import Child
-from mmfeatdistill.engine.scheduler import with_needs
+from mmfeatdistill.engine.scheduler import default_jobs, visible_devices, with_needs
 from tests.engine.quick import events, quick, wait_for
 
 
@@ -49,6 +49,41 @@ def test_as_many_run_side_by_side_as_asked_for(tmp_path, jobs):
         running += 1 if event[1] == 'start' else -1
         most = max(most, running)
     assert most == jobs
+
+
+def test_each_gpu_has_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmfeatdistill.engine.scheduler.is_cuda_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5,GPU-8a')
+    assert visible_devices() == ['5', 'GPU-8a'] and default_jobs() == 2
+
+    def beside_another(experiment):
+        experiment.tell('device', os.environ['CUDA_VISIBLE_DEVICES'])
+        wait_for(lambda: len(started(tmp_path)) >= 2)
+        nap(experiment)
+
+    run_experiments([quick(tmp_path / str(i), beside_another) for i in range(4)])
+    device = {event[0]: event[2] for event in events(tmp_path) if event[1] == 'device'}
+    assert sorted(device.values()) == ['5', '5', 'GPU-8a', 'GPU-8a']
+    running = set()
+    for name, kind, *_ in events(tmp_path):
+        if kind == 'device':
+            assert device[name] not in running
+            running.add(device[name])
+        elif kind == 'end':
+            running.remove(device[name])
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == '5,GPU-8a'
+
+
+@pytest.mark.parametrize('named, expected', [(None, ['0', '1']), ('', ['0', '1']), ('3,4,-1', ['3', '4'])])
+def test_gpus_that_are_visible(monkeypatch, named, expected):
+    assert visible_devices() == []
+    monkeypatch.setattr('mmfeatdistill.engine.scheduler.is_cuda_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if named is not None:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', named)
+    assert visible_devices() == expected
 
 
 @pytest.mark.parametrize('threads', [1, 2])

@@ -1,6 +1,7 @@
 """Real trainings through the benchmark, the generations and the demo; very short ones."""
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,12 @@ def written(folder: Path) -> dict[str, int]:
 
 def test_a_benchmark_is_run_once_and_does_not_depend_on_the_jobs(in_digits, tmp_path, capsys):
     assert benchmark(CONFIG, STUDENT, '--seeds', '1', '--out', str(tmp_path / 'two'), '--jobs', '2', '--time', '1') == 0
-    assert 'resnet18-w8_digits.py: no distillation config, skipped.' in capsys.readouterr().out
+    assert 'resnet18-w8_digits.py: no distillation config, skipped.' in capsys.readouterr().err
     before = written(tmp_path / 'two')
     assert set(before) == {'channel-mlp_resnet18-w8_digits', 'resnet18-w8_digits', 'resnet18-w32_digits'}
     report = tmp_path / 'two' / 'benchmark.md'
+    (picture,) = (tmp_path / 'two').glob('*.png')
+    assert f']({picture.name})' in report.read_text() and picture.read_bytes().startswith(b'\x89PNG')
     row = re.search(r'^\| channel-mlp \|.*', report.read_text(), re.MULTILINE)[0]
     assert re.fullmatch(r'\| channel-mlp \| [\d.]+ \| [\d.]+ \| [-+][\d.]+ \| .*too few seeds( \| [\d.]+){6} \|', row)
     timed = (tmp_path / 'two' / 'seed_1' / 'channel-mlp_resnet18-w8_digits' / 'step.json').stat().st_mtime_ns
@@ -47,6 +50,31 @@ def test_a_benchmark_is_run_once_and_does_not_depend_on_the_jobs(in_digits, tmp_
     weights = [torch.load(tmp_path / name / 'seed_1' / 'channel-mlp_resnet18-w8_digits' / 'epoch_1.pth',
                           weights_only=False)['state_dict'] for name in ('two', 'one')]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_jobs_of_a_cluster_train_what_one_machine_would(in_digits, tmp_path, capsys):
+    arguments = [CONFIG, '--seeds', '1', '--out', str(tmp_path / 'out'), '--time', '1']
+    assert benchmark(*arguments, '--slurm') == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if '$(sbatch' in line]
+    commands = [shlex.split(shlex.split(line.partition('=')[2].strip('$()'))[-1].removeprefix('--wrap='))
+                for line in lines]
+    names = [words[-1] for words in commands]
+    assert names == ['seed_1/resnet18-w32_digits', 'seed_1/resnet18-w8_digits', 'seed_1/channel-mlp_resnet18-w8_digits']
+    assert ['afterok' in line for line in lines] == [False, False, True] and not (tmp_path / 'out').exists()
+    main = load_script('tools/benchmark.py').main
+    with pytest.raises(SystemExit, match='needs seed_1/resnet18-w32_digits, which is not finished'):
+        main(commands[2][2:])
+    with pytest.raises(SystemExit, match='no such training. There are: seed_1/resnet18-w32_digits, '):
+        benchmark(*arguments, '--only', 'seed_1/other')
+    for words, count in zip(commands, (1, 2, 3)):
+        assert main(words[2:]) == 0 and len(written(tmp_path / 'out')) == count
+    assert not (tmp_path / 'out' / 'benchmark.md').exists()
+    capsys.readouterr()
+    assert benchmark(*arguments, '--slurm') == 0 and '$(sbatch' not in capsys.readouterr().out
+    assert benchmark(*arguments, '--report-only') == 0
+    report = (tmp_path / 'out' / 'benchmark.md').read_text()
+    assert re.search(r'\| channel-mlp \| [\d.]+ \| .*too few seeds( \| [\d.]+){6} \|', report)
+    assert 'trainings side by side: not recorded' in report
 
 
 def test_a_failed_training_is_in_the_report_and_in_the_exit_code(in_digits, tmp_path, capsys):
