@@ -13,11 +13,12 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmfeatdistill.acceleration import Acceleration
 from mmfeatdistill.batch_statistics import batch_statistics
 from mmfeatdistill.checkpoints import LoadReport, load_checkpoint
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.normalization import InputConversion, InputSpace
-from mmfeatdistill.probing import Entry, probe, run_entry
+from mmfeatdistill.probing import Entry, probe, run_entry, undisturbed
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import check_options
 from mmfeatdistill.taps import TapReader
@@ -55,11 +56,15 @@ class Teacher:
     """
 
     def __init__(self, config: Optional[str] = None, model: Optional[dict] = None,
-                 checkpoint: Optional[str] = 'auto', strict: bool = True, batch_statistics: bool = False, *,
-                 student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
+                 checkpoint: Optional[str] = 'auto', strict: bool = True, batch_statistics: bool = False,
+                 acceleration: Optional[dict] = None, *, student_preprocessor: nn.Module,
+                 key: str = 'model.teacher') -> None:
         if (config is None) == (model is None):
             raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' "
                               f'(a dict), got {"neither" if config is None else "both"}.')
+        self._key = key
+        self._batch_statistics = batch_statistics
+        self._acceleration = Acceleration.from_config(acceleration, f'{key}.acceleration')
         loaded = None
         if config is not None:
             with config_key(f'{key}.config'):
@@ -72,7 +77,6 @@ class Teacher:
         self._freeze()
         self.convert = InputConversion(InputSpace.of(student_preprocessor),
                                        InputSpace.of(self.model.data_preprocessor))
-        self._batch_statistics = batch_statistics
         self._reader: Optional[TapReader] = None
         self._entry: Entry = 'extract_feat'
         self._is_shared = False
@@ -94,6 +98,30 @@ class Teacher:
         reading, self._entry = probe(self.model, self._reader)
         return reading
 
+    def accelerate(self, reading: Reading, runs_elsewhere: Collection[str] = ()) -> None:
+        """Applies the options of ``acceleration``, when nothing has to be learnt of the network any more.
+
+        Args:
+            reading (Reading): What :meth:`attach` gave.
+            runs_elsewhere (Collection[str]): Objectives that run modules of the network themselves.
+
+        Raises:
+            ConfigError: An option does not apply here.
+        """
+        if self._acceleration.changes_modules:
+            if runs_elsewhere:
+                raise ConfigError(f'{self._key}.acceleration: changes what modules of the teacher compute, but '
+                                  f'model.objectives.{next(iter(runs_elsewhere))} runs some of them on its own; only '
+                                  'channels_last is possible here.')
+            if self._batch_statistics:
+                raise ConfigError(f'{self._key}.acceleration: needs the running statistics of BatchNorm, but '
+                                  'batch_statistics=True replaces them; only channels_last is possible here.')
+        with undisturbed(self.model):
+            self._acceleration.apply(
+                self.model, reading.reader.taps,
+                lambda: run_entry(self.model, self._entry, reading.inputs, reading.data_samples),
+                lambda: self._read(reading.inputs, reading.data_samples).features)
+
     @torch.no_grad()
     def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
                  wanted: Optional[Collection[str]] = None) -> Reading:
@@ -107,12 +135,17 @@ class Teacher:
         Returns:
             Reading: The tapped tensors, without gradient.
         """
+        return self._read(self.convert(inputs, data_samples), data_samples, wanted)
+
+    def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
+              wanted: Optional[Collection[str]] = None) -> Reading:
+        """Reads a batch of its own input space."""
         assert self._reader is not None, 'attach() comes first'
-        inputs = self.convert(inputs, data_samples)
+        inputs = self._acceleration.inputs(inputs)
         with batch_statistics(self.model) if self._batch_statistics else nullcontext():
             features = self._reader.read_until_complete(
                 lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
-        return Reading(features, self._reader, inputs, data_samples)
+        return Reading(self._acceleration.outputs(features), self._reader, inputs, data_samples)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.

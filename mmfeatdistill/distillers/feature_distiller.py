@@ -205,6 +205,9 @@ class FeatureDistiller(BaseModel):
             targets.append(_dry_run(partial(teacher.attach, owner=owner), taps))
         for name, objective in objectives.items():
             objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
+        for index, teacher in enumerate(self.teachers):
+            running = [name for name, objective in objectives.items() if objective.runs_teacher and index in read[name]]
+            teacher.accelerate(targets[index], running)
 
     def _check_first_step(self, active: Mapping[str, Objective], features: Features, losses: Mapping) -> None:
         """Finds what only a training step shows: names of losses, and taps through which nothing is learnt."""

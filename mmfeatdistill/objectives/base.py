@@ -99,10 +99,14 @@ class Objective(BaseModule):
         images_wanted (float): How many training images this objective must :meth:`observe` before the first
             iteration: 0 for none, ``math.inf`` for all.
 
+        runs_teacher (bool): Whether it runs modules of the teacher itself, beyond reading taps.
+
     Raises:
         TypeError: ``taps`` is no list, or an entry of it is no tap.
         ValueError: ``taps`` is empty, or a tap does not follow the grammar.
     """
+
+    runs_teacher = False
 
     def __init__(self, taps: Sequence[Union[str, Mapping]], teacher: Optional[int] = None) -> None:
         super().__init__()

@@ -62,6 +62,8 @@ class FCFD(Objective):
         teacher (int, optional): Which of several teachers is mimicked; needed where there are several.
     """
 
+    runs_teacher = True
+
     def __init__(self, taps: Sequence[Union[str, Mapping]], output: Union[str, Mapping], tau: float = 4.0,
                  paths: int = 2, appearance_weight: float = 5.0, function_weight: float = 1.0,
                  teacher: Union[int, None] = None) -> None:

@@ -47,6 +47,8 @@ class FCFDBoxHead(Objective):
         teacher (int, optional): Which of several teachers is mimicked; needed where there are several.
     """
 
+    runs_teacher = True
+
     def __init__(self, taps: Sequence[Union[str, Mapping]], tau: float = 1.0, appearance_weight: float = 1.0,
                  class_weight: float = 1.0, box_weight: float = 1.0, teacher: Optional[int] = None) -> None:
         super().__init__(taps, teacher)

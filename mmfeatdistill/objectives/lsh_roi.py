@@ -43,6 +43,8 @@ class LSHRoI(LSH):
         ValueError: ``bias`` is another, or as :class:`LSH` raises it.
     """
 
+    runs_teacher = True
+
     def __init__(self, hashes: Optional[int] = None, kind: Kind = 'bce', with_l2: bool = True, bias: str = 'zero',
                  std: Union[float, str] = 'classifier', loss_weight: float = 7.0, connector: Optional[dict] = None,
                  seed: int = 0, teacher: Optional[int] = None) -> None:
