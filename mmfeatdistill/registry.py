@@ -16,7 +16,7 @@ SCOPE = 'mmfeatdistill'
 
 MODELS = Registry(
     'model', parent=root.MODELS, scope=SCOPE,
-    locations=[f'{SCOPE}.{room}' for room in ('losses', 'connectors', 'objectives', 'distillers')])
+    locations=[f'{SCOPE}.{room}' for room in ('backbones', 'losses', 'connectors', 'objectives', 'distillers')])
 HOOKS = Registry('hook', parent=root.HOOKS, scope=SCOPE, locations=[f'{SCOPE}.hooks'])
 
 
