@@ -8,9 +8,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
+from mmfeatdistill.engine.command_line import student_config
 from mmfeatdistill.packages import TASK_LIBRARIES
 from mmfeatdistill.zoo import build_model, load_config, zoo_entries
 from tests import tiny_data
+from tests.conftest import load_script
 from tests.runs import CONFIGS, teachers_of
 
 SHRINK = 8
@@ -28,6 +30,10 @@ def make_data(folder: Path) -> None:
     tiny_data.make_imagenet(data / 'imagenet')
     tiny_data.make_cifar100(data / 'cifar100')
     os.symlink('VOCdevkit/VOC2007', data / 'VOC2007')  # where mmpretrain looks
+    for split in ('train', 'val'):  # of 2014, for several labels
+        os.symlink(f'{split}2017', data / 'coco' / f'{split}2014')
+        os.symlink(f'instances_{split}2017.json', data / 'coco' / 'annotations' / f'instances_{split}2014.json')
+    load_script('tools/dataset_converters/coco_multi_label.py').main([str(data / 'coco')])
 
 
 def tiny(path: str, work_dir: Path) -> Config:
@@ -82,7 +88,8 @@ def _small_images(value: Any) -> Any:
 def _divided(size: Any) -> Any:
     if isinstance(size, (list, tuple)):
         return type(size)(map(_divided, size)) if not isinstance(size[0], int) or max(size) > 320 else size
-    return max(32, size // SHRINK) if isinstance(size, int) and size > 320 else size
+    # Networks that pad nothing, such as RTMDet, need multiples of their largest stride.
+    return max(32, size // SHRINK // 32 * 32) if isinstance(size, int) and size > 320 else size
 
 
 def _small_network(model: Any) -> None:
@@ -97,8 +104,10 @@ def _small_network(model: Any) -> None:
         for name in ('nms_pre', 'max_per_img'):
             if name in node:
                 node[name] = min(node[name], 50)
-        if 'score_thr' in node:
-            node['score_thr'] = 0.  # an untrained detector is sure of nothing, and without boxes nothing is evaluated
+        # An untrained detector is sure of nothing and its boxes may be inside out; without any nothing is evaluated.
+        for name, everything in dict(score_thr=0., filter_thr=0., mask_thr=0., min_bbox_size=-1).items():
+            if name in node:
+                node[name] = everything
     if model.get('pretrained'):
         model['pretrained'] = None
     preprocessor = model.get('data_preprocessor')
@@ -132,17 +141,20 @@ def weights_without_downloads() -> Callable:
 
 
 def untrained(config: str) -> dict:
-    """What a checkpoint of a config's model holds."""
-    return dict(state_dict=build_model(load_config(config)).state_dict())
+    """What a checkpoint of a config's model holds, of a distillation's its student."""
+    return dict(state_dict=build_model(student_config(load_config(config))).state_dict())
 
 
 def put_trained_teachers(cfg: Config) -> None:
-    """Writes the files of those teachers that a user trains first, below the current directory."""
-    for teacher in teachers_of(cfg):
-        path = teacher.get('checkpoint')
+    """Writes what a user trains first, teachers and earlier stages, below the current directory."""
+    first = {teacher.get('checkpoint'): teacher.get('config') for teacher in teachers_of(cfg)}
+    if str(cfg.get('load_from')).startswith('work_dirs/'):
+        [stage] = CONFIGS.glob(f'*/{Path(cfg.load_from).parent.name}.py')
+        first[cfg.load_from] = str(stage)
+    for path, config in first.items():
         if path and path.startswith('work_dirs/') and not os.path.exists(path):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            torch.save(untrained(teacher.config), path)
+            torch.save(untrained(config), path)
 
 
 def patch_downloads(monkeypatch) -> None:
