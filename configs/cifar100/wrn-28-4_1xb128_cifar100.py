@@ -1,0 +1,3 @@
+# WRN-28-4 on CIFAR-100.
+_base_ = 'wrn-16-2_1xb128_cifar100.py'
+model = dict(backbone=dict(depth=28, widen_factor=4), head=dict(in_channels=256))
