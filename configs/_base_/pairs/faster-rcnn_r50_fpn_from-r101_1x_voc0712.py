@@ -1,0 +1,8 @@
+# Faster R-CNN R50 with Faster R-CNN R101 as teacher, on VOC0712.
+_base_ = ['mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py', '../distill.py']
+model = dict(
+    _delete_=True,
+    type='mmfeatdistill.FeatureDistiller',
+    student={{_base_.model}},
+    teacher=dict(config='{{fileDirname}}/../../voc/faster-rcnn_r101_fpn_1x_voc0712.py',
+                 checkpoint='work_dirs/faster-rcnn_r101_fpn_1x_voc0712/epoch_4.pth'))

@@ -1,0 +1,10 @@
+# Levels, mask ratio, weight and clipping are the authors', and so is that neck and head start from the teacher's.
+# They read the levels in front of their GroupNorm.
+_base_ = '../_base_/pairs/reppoints_r50_fpn_from-x101-dcn_2x_coco.py'
+model = dict(
+    objectives=dict(
+        fpn=dict(type='FeatureMatch', taps=[f'neck.fpn_convs.{level}.conv' for level in range(5)],
+                 connector=dict(type='MaskedGenerator', mask_ratio=0.65),
+                 loss=dict(type='SquaredError', loss_weight=2e-5))))
+optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))
+custom_hooks = _base_.custom_hooks + [dict(type='mmfeatdistill.InheritHook', parts=['neck', 'bbox_head'])]

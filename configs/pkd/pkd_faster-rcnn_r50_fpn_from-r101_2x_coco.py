@@ -1,0 +1,6 @@
+# Levels and weight are the authors'.
+_base_ = '../_base_/pairs/faster-rcnn_r50_fpn_from-r101_2x_coco.py'
+model = dict(
+    objectives=dict(
+        fpn=dict(type='FeatureMatch', taps=['neck[:4]'],
+                 loss=dict(type='Pearson', loss_weight=6))))
