@@ -101,7 +101,7 @@ def _small_network(model: Any) -> None:
             node['type'] = 'BN'
         if str(node.get('type')).endswith('RandomSampler'):
             node['num'] = 16
-        for name in ('nms_pre', 'max_per_img'):
+        for name in ('nms_pre', 'max_per_img', 'num_queries'):
             if name in node:
                 node[name] = min(node[name], 50)
         # An untrained detector is sure of nothing and its boxes may be inside out; without any nothing is evaluated.
