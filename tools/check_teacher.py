@@ -1,0 +1,96 @@
+"""Checks the teacher of a distillation config before it is trained: weights, input, taps, classes, what it knows.
+
+The exit code is 0 only if all is fine.
+"""
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Optional
+
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mmfeatdistill.engine import student_config
+from mmfeatdistill.engine.preflight import Preflight, preflight
+from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.zoo import load_config
+
+MARKS = dict(ok='[green]ok[/]', note='[yellow]note[/]', chance='[red]fails[/]', error='[red]fails[/]')
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Parses the command line, checks, and prints what was found.
+
+    Args:
+        arguments (Sequence[str], optional): Defaults to None: those of the process.
+
+    Returns:
+        int: Exit code: 1 if anything is wrong.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a distillation config')
+    parser.add_argument('--images', type=int, default=200,
+                        help='validation images to evaluate on; more show smaller differences (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override settings, such as model.teacher.checkpoint=teacher.pth')
+    args = parser.parse_args(arguments)
+    if args.images < 10:
+        parser.error('--images: at least 10 are needed')
+    MMLogger.get_instance('check_teacher', log_level=logging.ERROR)
+    console = Console(width=None if Console().is_terminal else 200)
+    cfg = load_config(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if student_config(cfg) is cfg:
+        parser.error(f'{args.config} is no distillation config: it has no teacher')
+    try:
+        shown = preflight(cfg, args.images)
+    except ConfigError as error:
+        console.print(f'[red]fails[/] {escape(str(error))}', soft_wrap=True)
+        return 1
+    show(shown, console)
+    return 0 if shown.passed else 1
+
+
+def show(shown: Preflight, console: Console) -> None:
+    """Prints the tables and the verdict.
+
+    Args:
+        shown (Preflight): What was found.
+        console (Console): Where to.
+    """
+    inputs = Table('network', 'mean', 'std', 'channels', 'input converted', 'classes', title='input and output')
+    for row in shown.inputs:
+        inputs.add_row(*(escape('-' if value is None else str(value)) for value in row))
+    taps = Table('objective', "student's tap", "teacher's tap", 'connected', 'compared as',
+                 title='what is matched, on one small image')
+    for tap in shown.taps:
+        taps.add_row(*map(escape, tap))
+    weights = Table('teacher', 'loaded', 'missing', 'unexpected', 'other shape', 'checkpoint', title='weights')
+    for check in shown.teachers:
+        report = check.load_report
+        counts = ('-',) * 4 if report is None else (
+            str(report.matched), *(str(len(names)) for names in (report.missing, report.unexpected, report.mismatched)))
+        weights.add_row(escape(check.key), *counts, '-' if report is None else escape(report.source))
+    scores = Table('teacher', 'metric', 'images', 'as declared', 'red and blue exchanged', 'random weights', 'chance',
+                   title='what it knows: means over ten groups of images')
+    for check in shown.teachers:
+        if check.scores is not None:
+            figures = [*map(check.scores.mean, ('declared', 'swapped', 'random')), check.chance]
+            scores.add_row(escape(check.key), check.scores.metric, str(check.scores.images),
+                           *(f'{figure:.4g}' for figure in figures))
+    for table in (inputs, taps, weights, scores):
+        if table.rows:
+            console.print(table)
+    for check in shown.teachers:
+        for finding in check.findings:
+            console.print(f'{MARKS[finding.level]} {escape(f"{check.key}: {finding.text}")}', soft_wrap=True)
+    console.print('The teacher is fine.' if shown.passed else 'The teacher is not fit to be learnt from; see above.')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
