@@ -9,11 +9,12 @@ SEEDS ?= 1 2 3
 # Waiting OpenMP threads sleep instead of spinning: with data workers beside them on few cores that is many times faster.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help install demo benchmark test test-slow lint
+.PHONY: help install demo benchmark docs test test-slow lint
 
 help:
 	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distil, compare"
 	@echo "make benchmark [SEEDS='1 2 3']                                              all digit configs, docs/benchmarks.md"
+	@echo "make docs                                                                   the documentation, docs/_build/html"
 	@echo "make test                                                                   checks and tests, about 8 minutes"
 	@echo "make test-slow                                                              the tests that start many processes"
 
@@ -41,6 +42,13 @@ benchmark: install
 	$(BIN)/python tools/dataset_converters/digit_scenes.py data/digits
 	$(BIN)/python -W ignore tools/benchmark.py 'configs/*/*_digits.py' --seeds $(SEEDS) --report docs/benchmarks.md
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --no-build-isolation -e ".[docs]"
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -51,5 +59,5 @@ test test-slow: export OMP_NUM_THREADS = 1
 test: lint
 	$(BIN)/python -m pytest tests -m "not slow"
 
-test-slow: install
+test-slow: install $(VENV)/.docs
 	$(BIN)/python -m pytest tests -m slow
