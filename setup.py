@@ -14,6 +14,7 @@ EXTRAS = {
     'original': ['torch==2.1.2', 'torchvision==0.16.2', 'numpy<2', 'opencv-python<4.12', 'mmengine==0.10.7',
                  'mmcv==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', 'mmpretrain==1.2.0', 'ftfy', 'regex'],
     'demo': ['scikit-learn', 'matplotlib'],
+    'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
     # A new rule of a linter is no reason for the checks to fail.
     'dev': ['pytest', 'ruff==0.17.*', 'mypy==2.4.*', 'types-tqdm', 'types-PyYAML', 'tensorboard'],
 }
