@@ -13,6 +13,9 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the actual batch size')
+    parser.add_argument('--check-teacher', nargs='?', type=int, const=200, metavar='IMAGES',
+                        help='first evaluate the teacher on so many validation images (default: 200), and do not start '
+                             'with one that knows nothing')
     cfg = configure_training(parser.parse_args())
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()

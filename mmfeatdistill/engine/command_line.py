@@ -53,7 +53,8 @@ def configure_training(args: argparse.Namespace) -> Config:
     """Applies the options of training on top of :func:`configure`.
 
     Args:
-        args (argparse.Namespace): Also with ``amp``, ``auto_scale_lr`` and ``resume``.
+        args (argparse.Namespace): Also with ``amp``, ``auto_scale_lr``, ``resume`` and ``check_teacher``, None or the
+            number of images for a :class:`mmfeatdistill.hooks.TeacherCheckHook`.
 
     Returns:
         Config: Ready for a runner.
@@ -68,12 +69,19 @@ def configure_training(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ValueError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size to scale from.')
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise ValueError('--auto-scale-lr: the config does not say for which batch size its learning rate is. Add '
+                             "it, as in --cfg-options auto_scale_lr.base_batch_size=8; '4xb2' in the name of a stock "
+                             'config stands for 4 processes with 2 images each.')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.check_teacher is not None:
+        if student_config(cfg) is cfg:
+            raise ValueError('--check-teacher: the config has no teacher, as it is no distillation.')
+        check = dict(type='mmfeatdistill.TeacherCheckHook', images=args.check_teacher)
+        cfg.custom_hooks = [check, *(cfg.get('custom_hooks') or [])]
     return cfg
 
 
