@@ -53,6 +53,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parse(arguments)
     comparisons = compare(distillations(args.configs), args.seeds, args.out, args.cfg_options)
+    check_metrics(comparisons)
     failures: list[str] = []
     if args.slurm:
         print(slurm_jobs(comparisons, args, arguments), end='')
@@ -106,6 +107,15 @@ def distillations(patterns: Sequence[str]) -> list[str]:
     if not chosen:
         raise SystemExit('There is no distillation config among those given.')
     return chosen
+
+
+def check_metrics(comparisons: list[Comparison]) -> None:
+    """Finds before the first training what the report would find after the last."""
+    try:
+        for comparison in comparisons:
+            comparison.metric  # noqa: B018 - raises
+    except ValueError as error:
+        raise SystemExit(f'{error} It can be given for all of them by --cfg-options.') from None
 
 
 def by_name(comparisons: list[Comparison], args: argparse.Namespace) -> dict[str, Experiment]:

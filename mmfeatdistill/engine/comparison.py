@@ -14,6 +14,7 @@ from mmfeatdistill.engine.experiment import Experiment
 from mmfeatdistill.zoo import load_config
 
 _RESUME_HOOK = 'mmfeatdistill.ExactResumeHook'
+_FROM_TEACHER = re.compile(r'_from-([^_]+)')
 _WORK_DIR_CHECKPOINT = re.compile(r'work_dirs/([^/]+)/(?:epoch|iter)_\d+\.pth')
 
 
@@ -82,6 +83,8 @@ def is_distillation(config: str) -> bool:
 def student_name(config: str) -> str:
     """The name of a distillation config's student: the file's name without the method before the first underscore.
 
+    A part ``from-<teacher>`` is left out too, as the student alone has none.
+
     Args:
         config (str): Config file.
 
@@ -91,8 +94,29 @@ def student_name(config: str) -> str:
     Examples:
         >>> student_name('configs/channel_mlp/channel-mlp_resnet18-w8_digits.py')
         'resnet18-w8_digits'
+        >>> student_name('configs/mgd/mgd_retinanet_r50_fpn_from-x101_2x_coco.py')
+        'retinanet_r50_fpn_2x_coco'
     """
-    return _stem(config).partition('_')[2] or _stem(config)
+    return _FROM_TEACHER.sub('', _stem(config).partition('_')[2]) or _stem(config)
+
+
+def method_name(config: str) -> str:
+    """What a distillation config's student is taught by: the method, and the teacher where the name has it.
+
+    Args:
+        config (str): Config file.
+
+    Returns:
+        str: For people.
+
+    Examples:
+        >>> method_name('configs/channel_mlp/channel-mlp_resnet18-w8_digits.py')
+        'channel-mlp'
+        >>> method_name('configs/mgd/mgd_retinanet_r50_fpn_from-x101_2x_coco.py')
+        'mgd from x101'
+    """
+    teacher = _FROM_TEACHER.search(_stem(config))
+    return _stem(config).partition('_')[0] + (f' from {teacher[1]}' if teacher else '')
 
 
 def compare(configs: Iterable[str], seeds: Iterable[int], out: str,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Optional, Union
 
-from mmfeatdistill.engine.comparison import Comparison
+from mmfeatdistill.engine.comparison import Comparison, method_name
 from mmfeatdistill.engine.experiment import Experiment
 from mmfeatdistill.engine.step_timing import step_costs
 
@@ -141,25 +141,13 @@ def _table(student: str, metric: str, configs: Mapping[str, Mapping[int, Compari
             name = osp.basename(trained[0][1].work_dir)
             teachers.setdefault(trained, (f'teacher {name}', 'teacher') if count == 1 else
                                 (f'teacher {index + 1} {name}', 'member'))
-    rows = [_row('student alone' if len(alone) == 1 else f'student alone as in {", ".join(map(method, users))}',
+    rows = [_row('student alone' if len(alone) == 1 else f'student alone as in {", ".join(map(method_name, users))}',
                  'alone', users[0], dict(trained), metric) for trained, users in alone.items()]
     rows += [_row(name, role, osp.basename(trained[0][1].work_dir), dict(trained), metric)
              for trained, (name, role) in teachers.items()]
     rows += [_distilled_row(config, by_seed, metric) for config, by_seed in configs.items()]
     return Table(student, metric, tuple(dict.fromkeys(seed for by_seed in configs.values() for seed in by_seed)),
                  tuple(rows))
-
-
-def method(config: str) -> str:
-    """What a distillation config's name begins with, before the first underscore.
-
-    Args:
-        config (str): Config file.
-
-    Returns:
-        str: The method.
-    """
-    return osp.basename(config).partition('_')[0].removesuffix('.py')
 
 
 def _row(name: str, role: str, config: str, by_seed: Mapping[int, Experiment], metric: str) -> Row:
@@ -171,7 +159,7 @@ def _row(name: str, role: str, config: str, by_seed: Mapping[int, Experiment], m
 
 
 def _distilled_row(config: str, by_seed: Mapping[int, Comparison], metric: str) -> Row:
-    row = _row(method(config), 'distilled', config, {seed: c.distilled for seed, c in by_seed.items()}, metric)
+    row = _row(method_name(config), 'distilled', config, {seed: c.distilled for seed, c in by_seed.items()}, metric)
     scores = _numbers(row.scores)
     alone = _numbers({seed: _score(c.student, metric) for seed, c in by_seed.items()})
     gains = {seed: scores[seed] - alone[seed] for seed in scores if seed in alone}

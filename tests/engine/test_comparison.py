@@ -2,7 +2,7 @@
 import pytest
 
 from mmfeatdistill.engine import compare, is_distillation
-from mmfeatdistill.engine.comparison import student_name
+from mmfeatdistill.engine.comparison import method_name, student_name
 from mmfeatdistill.engine.scheduler import with_needs
 from tests.engine.quick import finish
 from tests.runs import CONFIGS, DISTILLED, STUDENTS
@@ -148,3 +148,12 @@ def test_other_configs_are_refused(write):
 
 def test_names_of_students():
     assert [student_name(f'configs/x/{name}.py') for name in ('kd_r18_digits', 'plain')] == ['r18_digits', 'plain']
+
+
+def test_students_alone_of_several_teachers_are_one(write):
+    teachers = [str(TEACHER), str(TEACHER.with_name('resnet18-w8_digits.py'))]
+    configs = [write(f'kd_pair_from-{name}_2x', f'model = dict(teacher=dict(config={teacher!r}))')
+               for name, teacher in zip(('big', 'equal'), teachers)]
+    first, second = compare(configs, [1], 'out')
+    assert first.student is second.student and first.student.work_dir == 'out/seed_1/pair_2x'
+    assert [method_name(config) for config in configs] == ['kd from big', 'kd from equal']

@@ -77,6 +77,13 @@ def test_jobs_of_a_cluster_train_what_one_machine_would(in_digits, tmp_path, cap
     assert 'trainings side by side: not recorded' in report
 
 
+def test_nothing_is_trained_without_a_metric_to_compare(in_digits, tmp_path):
+    with pytest.raises(SystemExit, match='save_best says by which metric.* by --cfg-options'):
+        load_script('tools/benchmark.py').main([CONFIG, '--out', str(tmp_path / 'out'), '--cfg-options',
+                                                'default_hooks.checkpoint.save_best=None'])
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_failed_training_is_in_the_report_and_in_the_exit_code(in_digits, tmp_path, capsys):
     config = tmp_path / 'bad_resnet18-w8_digits.py'
     config.write_text(f"_base_ = {CONFIG!r}\nmodel = dict(objectives=dict(stage4=dict(taps=['bakbone'])))")
