@@ -1,7 +1,10 @@
 """Packaging of mmfeatdistill."""
+import os
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION: dict[str, str] = {}
@@ -19,6 +22,32 @@ EXTRAS = {
     'dev': ['pytest', 'ruff==0.17.*', 'mypy==2.4.*', 'types-tqdm', 'types-PyYAML', 'tensorboard'],
 }
 
+
+class BuildWithMim(build_py):
+    """Also lays out ``mmfeatdistill/.mim``, where ``mim`` and mmengine look for what an MM library ships.
+
+    A build gets copies and leaves the source tree as it is. An editable install gets links in the source tree, so
+    that a config that is written later is found too.
+    """
+
+    SHIPPED = ('configs', 'tools', 'model-index.yml')
+
+    def run(self):
+        super().run()
+        folder = (HERE if self.editable_mode else Path(self.build_lib)) / 'mmfeatdistill' / '.mim'
+        # An earlier build may have left what has been removed since.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in self.SHIPPED:
+            source = HERE / name
+            if self.editable_mode:
+                (folder / name).symlink_to(os.path.relpath(source, folder))
+            elif source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
+            else:
+                shutil.copy(source, folder / name)
+
+
 setup(
     name='mmfeatdistill',
     version=VERSION['__version__'],
@@ -29,5 +58,6 @@ setup(
     python_requires='>=3.10',
     install_requires=['tqdm'],
     packages=find_packages(include=['mmfeatdistill', 'mmfeatdistill.*']),
+    cmdclass={'build_py': BuildWithMim},
     extras_require=EXTRAS,
 )

@@ -53,8 +53,14 @@ def make_stock_configs_resolvable() -> None:
     maintained mmseg is distributed under another name, so ``mmseg::`` is reported as not installed
     and ``mmengine.hub.get_config`` even installs the original distribution over it. Mapping the
     module to its own name makes mmengine fall back to the importable module, as it does for mmdet.
+
+    The configs of this project are reached the same way: ``mmfeatdistill::ofd/ofd_resnet18-w8_digits.py``.
     """
     from mmengine.config.utils import MODULE2PACKAGE
+
+    # A module, and the name of no distribution: mmengine then takes the folder that the module is in, which is right
+    # for an editable install too, whose distribution lies elsewhere.
+    MODULE2PACKAGE['mmfeatdistill'] = __name__
     for module, name in MODULE2PACKAGE.items():
         if name != module and importlib.util.find_spec(module) is not None:
             try:
