@@ -335,6 +335,9 @@ def test_a_good_teacher_is_accepted_by_the_hook(cfg):
     init_default_scope('mmpretrain')
     runner = SimpleNamespace(model=build(cfg.model), cfg=cfg, iter=0)
     TeacherCheckHook(images=20).before_train(runner)
+    runner.model.teachers[0].model.data_preprocessor.to_rgb = False
+    with pytest.raises(ConfigError, match='model.teacher: .*channels are in the wrong order'):
+        TeacherCheckHook(images=20, allow_chance=True).before_train(runner)
     TeacherCheckHook().before_train(SimpleNamespace(model=build(colour_classifier()), cfg=cfg, iter=0))
     with pytest.raises(ConfigError, match='not built from a whole config'):
         TeacherCheckHook().before_train(SimpleNamespace(model=runner.model, cfg=Config(), iter=0))
