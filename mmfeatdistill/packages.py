@@ -75,6 +75,8 @@ def stock_config(name: str) -> str:
     It finds the file without parsing anything, in either package family. In a config file it serves
     where mmengine itself cannot resolve ``mmseg::`` yet, because nothing imported this package:
     ``_base_ = [__import__('mmfeatdistill').stock_config('mmseg::_base_/models/fcn_unet_s5-d16.py')]``.
+    A config of this project is inherited the same way: behind a plain ``mmfeatdistill::`` mmengine would look for the
+    student's datasets and models in this project.
 
     Args:
         name (str): ``'<library>::<path below its configs folder>'``.

@@ -2,6 +2,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from mmengine.config import Config
 
 from mmfeatdistill.engine.release import disagreements, pick_checkpoint, publish, read_checkpoint, stock_student
+from mmfeatdistill.packages import config_folder
 from mmfeatdistill.zoo import build_model
 from tests.conftest import load_script
 from tests.runs import CONFIGS, DISTILLED, STUDENTS, small, train
@@ -76,6 +79,20 @@ def test_the_averaged_weights_are_released_and_reproduce_the_log(work_dir, tmp_p
     assert release.metrics == {'accuracy/top1': logged[-1]['accuracy/top1']}
     assert release.results() == [{'Task': 'Image Classification', 'Dataset': 'digit scenes',
                                   'Metrics': {'Top 1 Accuracy': release.metrics['accuracy/top1']}}]
+
+
+@pytest.mark.slow
+def test_the_librarys_own_command_needs_nothing_of_this_project(work_dir, tmp_path):
+    release = publish(str(work_dir), str(tmp_path / 'out'))
+    command = str(Path(config_folder('mmpretrain')).parent / 'tools' / 'test.py')
+    arguments = [command, str(release.checkpoint.with_suffix('.py')), str(release.checkpoint), '--work-dir',
+                 str(tmp_path / 'test')]
+    code = ("import runpy, sys; sys.modules['mmfeatdistill'] = None; sys.argv.pop(0); "
+            "runpy.run_path(sys.argv[0], run_name='__main__')")
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *arguments], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tested = json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())
+    assert tested['accuracy/top1'] == release.metrics['accuracy/top1']
 
 
 def test_a_student_alone_is_released_too(trained, tmp_path, in_digits):
