@@ -171,7 +171,7 @@ class TapReader:
                 features is of no concern here.
 
         Returns:
-            Features: The tapped tensors; an overwritten one has the right shape only.
+            Features: The tapped tensors, with the values that later passes would read.
 
         Raises:
             TapsNotReached: A tapped module did not run; the cause is chained if ``run`` failed.
@@ -189,6 +189,8 @@ class TapReader:
         _check_all_ran(self.taps, caught, self.owner, cause)
         self._overwritten = {place for place, catch in caught.items() if catch.is_stale()}
         self._expected_calls = {place: catch.calls for place, catch in caught.items()}
+        if self._overwritten:
+            return self.read_until_complete(run)
         return _select(self.taps, caught)
 
     def survey(self, run: Callable[[], Any]) -> dict[str, tuple[list[Tensor], int]]:

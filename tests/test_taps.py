@@ -209,11 +209,12 @@ def test_overwritten_values_and_their_gradients(make, tap):
     plain = without_inplace(model)
     reader = TapReader(model, [tap], 'student')
     with torch.no_grad():
-        reader.probe(lambda: model.extract_feat(inputs))
+        probed = reader.probe(lambda: model.extract_feat(inputs))
 
     features, output = reader.read(lambda: model.extract_feat(inputs))
     expected, expected_output = pass_with_hook(plain, tap, inputs)
     torch.testing.assert_close(features[tap][0], expected)
+    torch.testing.assert_close(probed[tap][0], expected)
     torch.testing.assert_close(output, expected_output)
     if tap != 'backbone.layer2':
         assert (expected < 0).any(), 'a pre-activation has negative values'

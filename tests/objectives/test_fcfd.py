@@ -191,6 +191,15 @@ def test_other_families(name):
     assert all(bridge.layer.with_activation == activated for bridge in bridges)
 
 
+@pytest.mark.parametrize('suffix, activated', [(':pre', False), ('', True)])
+def test_bridges_are_activated_where_the_target_is(suffix, activated):
+    """Also where an in-place ReLU would overwrite what the dry run has read."""
+    model = distiller(classifier(), teacher(classifier(16)), fcfd(taps=[f'backbone.layer{i}{suffix}' for i in (2, 3)]))
+    assert model.student.backbone.layer2[0].relu.inplace
+    for bridges in (model.objectives['fcfd'].to_student, model.objectives['fcfd'].to_teacher):
+        assert all(bridge.layer.with_activation == activated for bridge in bridges)
+
+
 def test_several_teachers_need_a_choice():
     teachers = [teacher(classifier(16)), teacher(classifier(12))]
     with pytest.raises(ConfigError, match=r'model\.objectives\.fcfd\.teacher: there are 2 teachers; name one'):
