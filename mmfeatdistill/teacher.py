@@ -98,6 +98,11 @@ class Teacher:
         reading, self._entry = probe(self.model, self._reader)
         return reading
 
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether modules of the network do not compute any more what its file says."""
+        return self._acceleration.changes_modules
+
     def accelerate(self, reading: Reading, runs_elsewhere: Collection[str] = ()) -> None:
         """Applies the options of ``acceleration``, when nothing has to be learnt of the network any more.
 
@@ -108,7 +113,7 @@ class Teacher:
         Raises:
             ConfigError: An option does not apply here.
         """
-        if self._acceleration.changes_modules:
+        if self.is_accelerated:
             if runs_elsewhere:
                 raise ConfigError(f'{self._key}.acceleration: changes what modules of the teacher compute, but '
                                   f'model.objectives.{next(iter(runs_elsewhere))} runs some of them on its own; only '

@@ -1,12 +1,10 @@
 """Showing training images to the objectives that must see some before the first iteration."""
-import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
@@ -18,6 +16,7 @@ from tqdm import tqdm
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.hooks._objectives import objectives_of
+from mmfeatdistill.random_state import random_state_kept
 from mmfeatdistill.registry import HOOKS
 
 
@@ -54,7 +53,7 @@ class CalibrationHook(Hook):
         _check(dataset, wanted)
         counts = {name: int(min(count, len(dataset))) for name, count in wanted.items()}
         started = time.monotonic()
-        with _random_state_kept(), runner.optim_wrapper.optim_context(runner.model):
+        with random_state_kept(), runner.optim_wrapper.optim_context(runner.model):
             _show(runner, counts)
         for name in counts:
             objectives_of(runner.model)[name].conclude()
@@ -104,19 +103,6 @@ def _check(dataset: Any, wanted: Mapping[str, float]) -> None:
                           'needed, or an objective that needs no images.')
     if not len(dataset):
         raise ConfigError(f'{key} is empty; look at train_dataloader.dataset.')
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Random states of this process as they were afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices: Sequence[int] = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmfeatdistill.checkpoints import LoadReport
+from mmfeatdistill.checkpoints import LoadReport, load_checkpoint
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.normalization import InputSpace
@@ -196,7 +196,7 @@ class _Check:
         blank = build_model(self._own, data_preprocessor=copy.deepcopy(self._distiller.data_preprocessor)).eval()
         device = next(self._teacher.model.parameters()).device
         # A data preprocessor follows to(), and not the way that the teacher takes with the student.
-        own, random = self._teacher.model.to(device), blank.to(device)
+        own, random = self._unchanged(blank).to(device), blank.to(device)
         networks: dict[str, Predict] = dict(declared=own.test_step, random=random.test_step,
                                             swapped=lambda batch: own.test_step(_swapped(batch)))
         best = (self._cfg.get('default_hooks', {}).get('checkpoint') or {}).get('save_best')
@@ -205,6 +205,14 @@ class _Check:
             raise ConfigError(f'val_dataloader: of {scores.images} images too few have anything to find; check with '
                               'more images.')
         return scores, max(scores.mean('random'), self._guessing(scores.metric))
+
+    def _unchanged(self, blank: nn.Module) -> nn.Module:
+        """The teacher as its file has it: one whose modules were made cheaper may not run from end to end."""
+        if not self._teacher.is_accelerated or self._teacher.load_report is None:
+            return self._teacher.model
+        network = copy.deepcopy(blank)
+        load_checkpoint(network, self._teacher.load_report.source)
+        return network
 
     def _guessing(self, metric: str) -> float:
         """What guessing gives, in per cent, where the metric is the accuracy of a classifier."""
