@@ -1,15 +1,16 @@
 """Taps: reading features out of any module tree, by name, while it runs.
 
-A tap is written ``path``, ``path[i]``, ``path[i:j]``, ``path:in``, ``path:in[i]`` or ``path:pre``:
+A tap is written ``path``, ``path[i]``, ``path[i:j]``, ``path:in``, ``path:in[i]``, ``path:pre`` or ``path:each``:
 
 - ``'neck'``: what the module returns; a tuple gives one feature per item;
 - ``'backbone.layer4'``: any submodule, with the names of ``named_modules()``;
 - ``'neck[1:4]'``, ``'neck[-1]'``: some of what it returns, counting the tensors of a nested output in order;
 - ``'backbone.layer4.1.relu:in'``: what goes into the module;
 - ``'backbone.layer4:pre'``: what the module would return without the activation that ends it, found by tracing; its
-  output where none ends it.
+  output where none ends it;
+- ``'bbox_head.cls_convs.3:each'``: what each call of the module returns, in order, as of a head that runs level by level.
 
-Of a module that runs more than once in a pass, the last call counts. Modules whose ``forward`` is called directly, as
+Without ``:each``, of a module that runs more than once in a pass the last call counts. Modules whose ``forward`` is called directly, as
 mmseg calls its decode heads, can be tapped like any other.
 """
 import re
@@ -27,7 +28,7 @@ from mmfeatdistill.tracing import Call, closing_activation, tensors_in, trace
 Features = dict[str, list[Tensor]]
 """The tensors that each tap gave, by the tap's text."""
 
-_GRAMMAR = re.compile(r'(?P<path>\w+(\.\w+)*)(?P<side>:in|:pre)?(\[(?P<index>-?\d+|(-?\d*):(-?\d*))\])?')
+_GRAMMAR = re.compile(r'(?P<path>\w+(\.\w+)*)(?P<side>:in|:pre|:each)?(\[(?P<index>-?\d+|(-?\d*):(-?\d*))\])?')
 
 
 class Place(NamedTuple):
@@ -45,12 +46,14 @@ class Tap(NamedTuple):
         place (Place): Where it reads. With ``is_pre`` this is the module as written, until :meth:`located`.
         items (int | slice): Which tensors of the place.
         is_pre (bool): Whether the place is in front of the activation that ends the module.
+        is_each (bool): Whether all calls of the module count.
     """
 
     text: str
     place: Place
     items: Union[int, slice]
     is_pre: bool = False
+    is_each: bool = False
 
     @classmethod
     def parse(cls, text: str) -> 'Tap':
@@ -74,10 +77,10 @@ class Tap(NamedTuple):
             raise TypeError(f"a tap is a string such as 'neck' or 'backbone.layer4', got {text!r}.")
         match = _GRAMMAR.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is no tap; write 'module.path', 'module.path[1:4]', 'module.path:in' or "
-                             "'module.path:pre'.")
+            raise ValueError(f"{text!r} is no tap; write 'module.path', 'module.path[1:4]', 'module.path:in', "
+                             "'module.path:pre' or 'module.path:each'.")
         return cls(text, Place(match['path'], match['side'] == ':in'), _parse_index(match['index']),
-                   match['side'] == ':pre')
+                   match['side'] == ':pre', match['side'] == ':each')
 
     def located(self, calls: Sequence[Call]) -> 'Tap':
         """The same tap with the place that a trace shows it to read.
@@ -254,7 +257,8 @@ class TapReader:
     def _intercepting(self, taps: Sequence[Tap], stop: bool = False) -> Iterator[dict[Place, '_Catch']]:
         """Routes the tapped modules' forwards through :func:`_forward` for one pass."""
         caught: dict[Place, _Catch] = {}
-        catch = partial(self._catch, {tap.place for tap in taps}, caught, stop)
+        places = {tap.place: any(other.is_each for other in taps if other.place == tap.place) for tap in taps}
+        catch = partial(self._catch, places, caught, stop)
         restore: list[tuple[nn.Module, Optional[Any]]] = []
         try:
             for path in dict.fromkeys(tap.place.path for tap in taps):
@@ -270,13 +274,12 @@ class TapReader:
                 if replaced is not None:
                     module.forward = replaced
 
-    def _catch(self, places: set[Place], caught: dict[Place, '_Catch'], stop: bool, place: Place,
+    def _catch(self, places: Mapping[Place, bool], caught: dict[Place, '_Catch'], stop: bool, place: Place,
                value: Any) -> Any:
-        """Notes a place's tensors and returns what the pass goes on with."""
+        """Notes a place's tensors, of all calls where that is asked for, and returns what the pass goes on with."""
         if place not in places:
             return value
-        calls = caught[place].calls + 1 if place in caught else 1
-        caught[place] = _Catch(list(tensors_in(value)), calls)
+        caught[place] = _Catch(list(tensors_in(value)), caught.get(place), keeps=places[place])
         if stop and all(p in caught and caught[p].calls >= self._expected_calls.get(p, 1)
                         for p in places):
             raise _Complete
@@ -300,15 +303,18 @@ class TapReader:
 class _Catch:
     """The tensors of one place, and the versions they had when they were caught."""
 
-    def __init__(self, tensors: list[Tensor], calls: int) -> None:
+    def __init__(self, tensors: list[Tensor], before: Optional['_Catch'] = None, keeps: bool = False) -> None:
         self.tensors = tensors
-        self.calls = calls
+        self.of_each_call: list[Tensor] = [*before.of_each_call, *tensors] if before is not None and keeps else tensors
+        self.calls: int = 1 if before is None else before.calls + 1
         self.grad_enabled = torch.is_grad_enabled()
         self._versions = [tensor._version for tensor in tensors]
+        self._before = before if keeps else None
 
     def is_stale(self) -> bool:
         """Whether something wrote into one of the tensors since."""
-        return [tensor._version for tensor in self.tensors] != self._versions
+        return ([tensor._version for tensor in self.tensors] != self._versions
+                or (self._before is not None and self._before.is_stale()))
 
 
 def _forward(original: Callable, path: str, catch: Callable[[Place, Any], Any], *args: Any, **kwargs: Any) -> Any:
@@ -325,7 +331,8 @@ def _check_all_ran(taps: Sequence[Tap], caught: Mapping, owner: str, cause: Opti
 
 
 def _select(taps: Sequence[Tap], caught: Mapping[Place, _Catch]) -> Features:
-    return {tap.text: tap.select(caught[tap.place].tensors) for tap in taps}
+    return {tap.text: tap.select(caught[tap.place].of_each_call if tap.is_each else caught[tap.place].tensors)
+            for tap in taps}
 
 
 def _parse_index(text: Optional[str]) -> Union[int, slice]:

@@ -238,6 +238,32 @@ def test_two_taps_of_one_overwritten_tensor():
     assert features['1'][0] is output
 
 
+def test_each_call_of_a_module_that_runs_several_times():
+    tower = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True))
+    levels = [torch.randn(2, 3, side, side) for side in (8, 4, 2)]
+    taps = ['0', '0:each', '0:each[1:]', '1:each']
+    features, outputs = read(tower, taps, lambda: [tower(level) for level in levels])
+    expected = [tower[0](level) for level in levels]
+    assert [len(features[tap]) for tap in taps] == [1, 3, 2, 3]
+    for given, right in zip(features['0:each'], expected):
+        torch.testing.assert_close(given, right)  # not what the ReLU makes of it
+    assert features['0'][0] is features['0:each'][2] and features['0:each[1:]'][0] is features['0:each'][1]
+    assert all(given is output for given, output in zip(features['1:each'], outputs))
+
+
+def test_a_pass_ends_when_the_last_call_was_read():
+    tower, behind = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+    model, image = nn.ModuleList([tower, behind]), torch.randn(1, 3, 4, 4)
+    reader = TapReader(model, ['0:each'], 'teacher')
+
+    def run():
+        behind(tower(tower(image)))
+
+    reader.probe(run)
+    calls = count_calls(behind)
+    assert len(reader.read_until_complete(run)['0:each']) == 2 and not calls
+
+
 def test_what_nothing_overwrites_is_not_copied():
     model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
     image = torch.randn(1, 3, 4, 4)

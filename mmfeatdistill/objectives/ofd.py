@@ -145,7 +145,8 @@ class OFD(FeatureMatch):
         taps = {tap.text: tap for tap in teacher.reader.taps}
         for tap in (taps[pair.teacher] for pair in self.taps):
             found = feeding_norms(calls, tap.place.path, tap.place.is_input)
-            for name in tap.select(found) if found else [None] * len(teacher[tap.text]):
+            count = len(teacher[tap.text])  # more than the last call gave, where each call counts
+            for name in tap.select(found * (count if tap.is_each else 1))[:count] if found else [None] * count:
                 yield None if name is None else teacher.model.get_submodule(name)
 
     def _targets(self, teachers: Sequence[Reading]) -> Iterator[Tensor]:

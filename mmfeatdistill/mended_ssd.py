@@ -1,0 +1,9 @@
+"""Lets mmdet's SSD predict, for configs that import this: ``custom_imports = dict(imports=['mmfeatdistill.mended_ssd'])``.
+
+``SSDHead`` never sets ``loss_cls``, which the prediction of all dense heads asks (mmdetection issues 11063, 11305 and
+11780, open in mmdet 3.3 and in the maintained 3.5.1). SSD has no such loss; None says so and is what is asked for.
+"""
+from mmdet.models.dense_heads import SSDHead
+
+if not hasattr(SSDHead, 'loss_cls'):
+    SSDHead.loss_cls = None
