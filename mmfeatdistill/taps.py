@@ -8,10 +8,10 @@ A tap is written ``path``, ``path[i]``, ``path[i:j]``, ``path:in``, ``path:in[i]
 - ``'backbone.layer4.1.relu:in'``: what goes into the module;
 - ``'backbone.layer4:pre'``: what the module would return without the activation that ends it, found by tracing; its
   output where none ends it;
-- ``'bbox_head.cls_convs.3:each'``: what each call of the module returns, in order, as of a head that runs level by level.
+- ``'bbox_head.cls_convs.3:each'``: what each call of the module returns, in order; heads may run level by level.
 
-Without ``:each``, of a module that runs more than once in a pass the last call counts. Modules whose ``forward`` is called directly, as
-mmseg calls its decode heads, can be tapped like any other.
+Without ``:each`` the last call counts of a module that runs more than once in a pass. Modules whose ``forward`` is
+called directly, as mmseg calls its decode heads, can be tapped like any other.
 """
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from tests.runs import CONFIGS, small
 
 METHODS = sorted(str(path.relative_to(CONFIGS)) for method in ('channel_mlp', 'fcfd', 'feed', 'lsh', 'ofd')
-                 for path in (CONFIGS / method).glob('*.py'))
+                 for path in (CONFIGS / method).glob('*_digits.py'))
 
 
 @pytest.mark.slow
