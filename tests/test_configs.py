@@ -31,11 +31,12 @@ def test_a_second_architecture_takes_eight_lines():
     assert own_lines(DISTILLED['mask_rcnn']) <= 8
 
 
-FIVE = ('channel_mlp', 'fcfd', 'feed', 'lsh', 'ofd')
+# The others train in test_method_configs.py and here, as slow tests.
+FIRST = ('channel_mlp', 'digits', 'fcfd/fcfd_resnet', 'feed/feed_resnet', 'lsh/lsh_resnet18-w8_', 'ofd/ofd_resnet')
 
 
 @pytest.mark.parametrize('path', [
-    pytest.param(path, marks=[] if path.startswith((*FIVE, 'digits')) else pytest.mark.slow) for path in DIGITS])
+    pytest.param(path, marks=[] if path.startswith(FIRST) else pytest.mark.slow) for path in DIGITS])
 def test_a_config_trains_two_iterations_and_validates(in_digits, tmp_path, path):
     cfg = small(path, tmp_path, train_cfg__max_epochs=1, train_dataloader__num_batch_per_epoch=2)
     runner = Runner.from_cfg(cfg)

@@ -5,7 +5,7 @@ from mmengine import registry as root
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmfeatdistill import connectors, distillers, hooks, losses, objectives
+from mmfeatdistill import backbones, connectors, distillers, hooks, losses, objectives
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.registry import HOOKS, MODELS, build, check_options
@@ -25,7 +25,7 @@ def test_found_by_name_from_any_scope(scope):
 
 
 @pytest.mark.parametrize('registry, rooms', [
-    (MODELS, (losses, connectors, objectives, distillers)), (HOOKS, (hooks,))])
+    (MODELS, (losses, connectors, objectives, distillers, backbones)), (HOOKS, (hooks,))])
 def test_everything_public_is_registered_under_its_own_name(registry, rooms):
     registry.get('nothing')  # imports the rooms
     ours = {name: cls for name, cls in registry.module_dict.items() if not cls.__module__.startswith('tests.')}

@@ -2,6 +2,7 @@
 import copy
 import inspect
 import math
+import os.path as osp
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +105,8 @@ def measure_losses(cfg: Config, iterations: int = 50) -> LossMeasurement:
         cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     meter = _Meter(iterations)
     with tempfile.TemporaryDirectory() as cfg.work_dir:
+        # mmengine hands out visualizers by this name, also one that writes where another training was.
+        cfg.experiment_name = osp.basename(cfg.work_dir)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if not isinstance(runner.model, FeatureDistiller):
             raise ConfigError('model: expected a distillation config, whose model is a mmfeatdistill.FeatureDistiller; '

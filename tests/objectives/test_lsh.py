@@ -1,6 +1,5 @@
 """Mimicking by hashing, and what it stands on: labels of a batch, box heads on any proposals."""
 import math
-import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
 from torch import nn
 
 from mmfeatdistill.errors import ConfigError
@@ -35,7 +32,7 @@ from tests.models import (
     stock,
     teacher,
 )
-from tests.runs import CONFIGS, small, train
+from tests.runs import small, train
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'golden' / 'lsh.npz'
 KEY = 'model.objectives.penultimate'
@@ -532,29 +529,3 @@ def test_offsets_are_kept_for_resuming_and_alignment_is_measured(in_digits, tmp_
     assert found.bias.any() and found.is_placed
     [resumed] = trained(train_cfg__max_epochs=2, resume=True).model.objectives['penultimate'].hashings
     assert passes == [1] and torch.equal(resumed.bias, found.bias) and torch.equal(resumed.weight, found.weight)
-
-
-class Beginning(Hook):
-    """Notes the weights before the first iteration."""
-
-    def before_train(self, runner):
-        self.weights = {name: value.clone() for name, value in runner.model.named_parameters()}
-
-
-def test_the_two_stages_of_the_readme(in_digits, tmp_path):
-    readme = (CONFIGS / 'lsh' / 'README.md').read_text()
-
-    def changed(name, text, **options):
-        """The parameters before and after a stage."""
-        (tmp_path / f'{name}.py').write_text(text.replace("_base_ = '", f"_base_ = '{CONFIGS}/lsh/"))
-        runner, beginning = Runner.from_cfg(short(tmp_path / name, tmp_path / f'{name}.py', **options)), Beginning()
-        runner.register_hook(beginning)
-        runner.train()
-        return beginning.weights, dict(runner.model.named_parameters())
-
-    stages = re.findall(r'```python\n(_base_.*?)```', readme, re.S)
-    (start, learnt), (loaded, end) = changed('first', stages[0]), changed(
-        'second', stages[1], load_from=str(tmp_path / 'first' / 'epoch_1.pth'))
-    assert {name for name in start if torch.equal(start[name], learnt[name])} == {'head.fc.weight', 'head.fc.bias'}
-    assert all(torch.equal(learnt[name], loaded[name]) for name in learnt)
-    assert not any(torch.equal(loaded[name], end[name]) for name in end)
