@@ -1,5 +1,5 @@
-# MobileNetV2 on ImageNet with the teacher ResNet-50. The papers have MobileNetV1, which no MM library ships.
-_base_ = ['../../imagenet/mobilenet-v2_8xb32-100e_in1k.py', '../distill.py']
+# MobileNetV1 on ImageNet with the teacher ResNet-50.
+_base_ = ['../../imagenet/mobilenet-v1_8xb32-100e_in1k.py', '../distill.py']
 model = dict(
     _delete_=True,
     type='mmfeatdistill.FeatureDistiller',
