@@ -34,6 +34,9 @@ TOLERANCE = 0.005
 _LAST_DIGIT = 0.001
 """Of COCO's metrics: a smaller difference is none."""
 
+_MENDS = f'{SCOPE}.mended_'
+"""How modules are called that mend a part of a library on import."""
+
 _OF_THE_RUN = {'self', 'cfg', 'work_dir', 'load_from', 'resume', 'launcher', 'experiment_name'}
 _READ_BESIDES = {'runner_type', 'custom_imports', 'auto_scale_lr', 'tta_model', 'tta_pipeline', 'train_pipeline',
                  'val_pipeline', 'test_pipeline'}
@@ -75,7 +78,8 @@ class Release:
         Returns:
             list[str]: Keys and types; empty for a student of the MM libraries.
         """
-        return list(_ours(self.config))
+        imports = (self.config.get('custom_imports') or {}).get('imports', [])
+        return [*_ours(self.config), *(f'custom_imports ({name})' for name in imports if _is_ours(name))]
 
     def results(self) -> list[dict[str, Any]]:
         """The headline metrics as ``Results`` of a metafile.
@@ -220,8 +224,8 @@ def stock_student(trained: Config) -> Config:
         settings['custom_hooks'] = hooks
     imports = settings.pop('custom_imports', None) or dict(imports=[])
     names = [imports['imports']] if isinstance(imports['imports'], str) else imports['imports']
-    # What is ours is found by its scope.
-    if others := [name for name in names if not _is_ours(f'{name}.')]:
+    # What is ours is found by its scope, but for what mends a part of a library that the student is made of.
+    if others := [name for name in names if not _is_ours(f'{name}.') or name.startswith(_MENDS)]:
         settings['custom_imports'] = {**imports, 'imports': others}
     return Config(settings)
 
