@@ -179,11 +179,13 @@ def test_what_is_left_of_a_config():
         model=dict(type='mmfeatdistill.FeatureDistiller', student=dict(type='A', b='mmfeatdistill.c')),
         default_scope='mmdet', config='/home/me/teacher.py', work_dir='x', load_from='y', resume=True,
         launcher='slurm', tta_model=dict(type='B'),
-        custom_imports=dict(imports=['mmfeatdistill', 'mmfeatdistill.hooks', 'mine', 'mmfeatdistill.mended_ssd'], allow_failed_imports=False),
+        custom_imports=dict(imports=['mmfeatdistill', 'mmfeatdistill.hooks', 'mine', 'mmfeatdistill.mended_ssd'],
+                            allow_failed_imports=False),
         custom_hooks=[dict(type='mmfeatdistill.StudentCheckpointHook'), dict(type='EMAHook')]))
     assert stock_student(cfg).to_dict() == dict(
         default_scope='mmdet', model=dict(type='A', b='mmfeatdistill.c'), tta_model=dict(type='B'),
-        custom_imports=dict(imports=['mine', 'mmfeatdistill.mended_ssd'], allow_failed_imports=False), custom_hooks=[dict(type='EMAHook')])
+        custom_imports=dict(imports=['mine', 'mmfeatdistill.mended_ssd'], allow_failed_imports=False),
+        custom_hooks=[dict(type='EMAHook')])
     cfg.custom_imports.imports, cfg.custom_hooks = 'mmfeatdistill', cfg.custom_hooks[:1]
     assert stock_student(cfg).keys() == {'default_scope', 'model', 'tta_model'}
 
