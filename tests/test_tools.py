@@ -91,7 +91,13 @@ def test_list_taps_and_the_step_benchmark(digits, tmp_path):
     assert re.search(r'decode_head\b.*PSPHead\b.*19x32x32.*\b8\b', listed)
     run(ROOT / 'tools' / 'benchmark_step.py', CONFIGS / 'lsh/lsh_pspnet_r18-w8-d8_digits.py', '--rounds', '2', '--json',
         tmp_path / 'step.json', '--cfg-options', 'model.teacher.checkpoint=None', folder=digits)
-    assert json.loads((tmp_path / 'step.json').read_text())['ratio'] > 0
+    run(ROOT / 'tools' / 'benchmark_step.py', CONFIGS / 'pkd/pkd_faster-rcnn_r50_fpn_from-r101_2x_coco.py',
+        '--images', '1', '64', '96', '--rounds', '1', '--warmup', '0', '--json', tmp_path / 'step.json', '--plot',
+        tmp_path / 'step.png', folder=digits)
+    found = json.loads((tmp_path / 'step.json').read_text())
+    assert list(found) == ['lsh_pspnet_r18-w8-d8_digits', 'pkd_faster-rcnn_r50_fpn_from-r101_2x_coco 1x64x96']
+    assert all(entry['ratio'] > 0 and 0.3 < sum(entry['operators'].values()) <= 1 for entry in found.values())
+    assert (tmp_path / 'step.png').read_bytes().startswith(b'\x89PNG')
 
 
 EXPERIMENT = """

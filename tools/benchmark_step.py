@@ -1,16 +1,27 @@
-"""Times a distilled training step against the sum of its parts, on one batch of the config's own data."""
+"""Times distilled training steps against the sum of their parts.
+
+On one batch of each config's own data with its own weights; or, for networks whose data and weights are not at hand,
+with --images on random images and random weights.
+"""
 import argparse
 import json
 import logging
+import os.path as osp
+import platform
+from datetime import date
+from typing import Any
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
-from mmfeatdistill.engine.step_benchmark import PARTS, measure_step
+from mmfeatdistill.engine.random_batch import random_batch
+from mmfeatdistill.engine.step_benchmark import PARTS, StepCosts, measure_step
 from mmfeatdistill.files import write_whole
+from mmfeatdistill.version import __version__
+from mmfeatdistill.visualization import step_figure
 from mmfeatdistill.zoo import load_config
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
@@ -18,29 +29,84 @@ LABELS = dict(student='student step alone', teacher='teacher to its last tap',
 
 
 def main() -> None:
-    """Parses the command line, measures and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='a distillation config')
+    """Parses the command line, measures each config, prints tables and writes what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='+', metavar='config', help='a distillation config')
     parser.add_argument('--rounds', type=int, default=20, help='rounds that count (default: 20)')
     parser.add_argument('--warmup', type=int, default=3, help='rounds before them (default: 3)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--images', type=int, nargs=3, metavar=('COUNT', 'HEIGHT', 'WIDTH'),
+                        help='random images of this size and random weights')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=None')
-    parser.add_argument('--json', metavar='FILE', help='also write the figures to a file')
+    parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, beside those that are in it')
+    parser.add_argument('--plot', metavar='FILE', help='also draw them, with all that are in the file of --json')
     args = parser.parse_args()
     MMLogger.get_instance('benchmark_step', log_level=logging.ERROR)
-    cfg = load_config(args.config)
+    found: dict[str, Any] = {}
+    if args.json and osp.isfile(args.json):
+        with open(args.json) as file:
+            found = json.load(file)
+    for path in args.configs:
+        cfg = configured(path, args)
+        batch = random_batch(cfg, *args.images) if args.images else None
+        costs = measure_step(cfg, args.rounds, args.warmup, args.device, batch)
+        show(path, costs, args)
+        found[name_of(path, args)] = costs._asdict() | circumstances(args)
+        if args.json:
+            write_whole(args.json, json.dumps(found, indent=2))
+    if args.plot:
+        write_whole(args.plot, step_figure({name: entry['seconds'] for name, entry in found.items()}))
+
+
+def configured(path: str, args: argparse.Namespace) -> Config:
+    """A config with the options of the command; for random images, without anything to download."""
+    cfg = load_config(path)
+    if args.images:
+        cfg.model.student = without_weights(cfg.model.student.to_dict())
+        for teacher in cfg.model.teacher if isinstance(cfg.model.teacher, list) else [cfg.model.teacher]:
+            teacher['checkpoint'] = None
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    costs = measure_step(cfg, args.rounds, args.warmup, args.device)
-    table = Table('part', 'median time (ms)', 'peak memory added (MiB)')
+    return cfg
+
+
+def without_weights(model: Any) -> Any:
+    """A model's config whose parts start from random weights."""
+    if isinstance(model, (list, tuple)):
+        return type(model)(map(without_weights, model))
+    if not isinstance(model, dict):
+        return model
+    kept = {key: without_weights(value) for key, value in model.items()
+            if key != 'pretrained' and not (key == 'init_cfg' and dict(value or {}).get('type') == 'Pretrained')}
+    return kept
+
+
+def name_of(path: str, args: argparse.Namespace) -> str:
+    """The config's name, with what was changed of it."""
+    images = ['x'.join(map(str, args.images))] if args.images else []
+    options = [f'{key.rpartition("model.")[2]}={value}' for key, value in (args.cfg_options or {}).items()
+               if key != 'model.teacher.checkpoint']
+    return ' '.join([osp.basename(path).removesuffix('.py'), *images, *options])
+
+
+def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
+    """Prints the tables of one config."""
+    table = Table('part', 'median time (ms)', 'peak memory added (MiB)', title=name_of(path, args))
     for part in PARTS:
         table.add_row(LABELS[part], f'{1000 * costs.seconds[part]:.1f}', f'{costs.peak_mib[part]:.1f}')
-    Console().print(table)
+    operators = Table('operator', 'part of the distilled step')
+    for name, share in costs.operators.items():
+        operators.add_row(name, f'{share:.1%}')
+    Console().print(table, operators)
     print(f'distilled step / sum of the three parts: {costs.ratio:.3f} (median of {args.rounds} rounds, {args.device}, '
           f'torch {torch.__version__}, {torch.get_num_threads()} threads)')
-    if args.json:
-        write_whole(args.json, json.dumps(costs._asdict(), indent=2))
+
+
+def circumstances(args: argparse.Namespace) -> dict[str, Any]:
+    """What the figures may depend on."""
+    return dict(rounds=args.rounds, device=args.device, threads=torch.get_num_threads(), date=str(date.today()),
+                versions=f'mmfeatdistill {__version__}, Python {platform.python_version()}, torch {torch.__version__}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 from mmengine import registry as root
@@ -31,15 +31,18 @@ class StepCosts(NamedTuple):
             tensors of the same shapes, and the distilled step.
         ratio (float): Distilled step over the sum of the three parts: the median of the ratios of each round.
         peak_mib (dict[str, float]): Peak memory that each part adds to what is held before it.
+        operators (dict[str, float]): The operators that take most of a distilled step, with their parts of its time.
     """
 
     seconds: dict[str, float]
     ratio: float
     peak_mib: dict[str, float]
+    operators: dict[str, float]
 
 
-def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = 'cpu') -> StepCosts:
-    """Measures a distillation config on one batch of its own training data.
+def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = 'cpu',
+                 batch: Optional[dict] = None) -> StepCosts:
+    """Measures a distillation config on one batch.
 
     All parts are timed in turn in every round, in one process, with identical weights: the student alone
     is a copy of the distilled one, and the learning rate is zero, as other weights would make other
@@ -50,11 +53,12 @@ def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = '
         rounds (int): Rounds that count. Defaults to 20.
         warmup (int): Rounds before them. Defaults to 3.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+        batch (dict, optional): As a data loader gives it. Defaults to None: the first of the config's training data.
 
     Returns:
         StepCosts: Medians over the rounds.
     """
-    parts = _Parts(cfg, device)
+    parts = _Parts(cfg, device, batch)
     times: dict[str, list[float]] = {part: [] for part in PARTS}
     for number in range(warmup + rounds):
         for part in PARTS:
@@ -68,13 +72,14 @@ def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = '
     return StepCosts(
         seconds={part: statistics.median(values) for part, values in times.items()},
         ratio=statistics.median(ratios),
-        peak_mib={part: _peak_mib(getattr(parts, part), device) for part in PARTS})
+        peak_mib={part: _peak_mib(getattr(parts, part), device) for part in PARTS},
+        operators=_operators(parts.distilled, device))
 
 
 class _Parts:
     """The four things that are timed, ready to run."""
 
-    def __init__(self, cfg: Config, device: str) -> None:
+    def __init__(self, cfg: Config, device: str, batch: Optional[dict]) -> None:
         cfg = copy.deepcopy(cfg)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         if cfg.get('data_preprocessor') is not None:
@@ -88,8 +93,9 @@ class _Parts:
                                        if not name.startswith(f'{ADDED}.')})
         self._distilled_optim = build_optim_wrapper(self._distiller, cfg.optim_wrapper)
         self._student_optim = build_optim_wrapper(self._student, cfg.optim_wrapper)
-        self._objectives_optim = build_optim_wrapper(self._distiller.distiller, cfg.optim_wrapper)
-        self._data = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+        has_own = any(parameter.requires_grad for parameter in self._distiller.distiller.parameters())
+        self._objectives_optim = build_optim_wrapper(self._distiller.distiller, cfg.optim_wrapper) if has_own else None
+        self._data = batch or next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
         self._capture()
 
     def _capture(self) -> None:
@@ -134,7 +140,7 @@ class _Parts:
                 teachers = [self._targets[i] for i in objective.teachers_read(len(self._targets))]
                 losses += objective(self._read, teachers).values()
         total = torch.stack(losses).sum()
-        if self._objectives_optim.optimizer.param_groups[0]['params']:
+        if self._objectives_optim is not None:
             self._objectives_optim.update_params(total)
         else:
             total.backward()
@@ -171,6 +177,17 @@ def _peak_mib(run: Callable[[], None], device: str) -> float:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     return _peak_of_allocations(profile) / 2**20
+
+
+def _operators(run: Callable[[], None], device: str, count: int = 8) -> dict[str, float]:
+    activity = torch.profiler.ProfilerActivity.CPU if device == 'cpu' else torch.profiler.ProfilerActivity.CUDA
+    with torch.profiler.profile(activities=[activity]) as profile:
+        run()
+    own = {event.key: event.self_cpu_time_total if device == 'cpu' else
+           getattr(event, 'self_device_time_total', getattr(event, 'self_cuda_time_total', 0))
+           for event in profile.key_averages()}
+    total = sum(own.values()) or 1
+    return {name: own[name] / total for name in sorted(own, key=own.__getitem__, reverse=True)[:count]}
 
 
 def _peak_of_allocations(profile: Any) -> int:

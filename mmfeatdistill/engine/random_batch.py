@@ -1,0 +1,78 @@
+"""Batches of random images, for timing trainings whose data are not at hand."""
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor
+
+_OBJECTS = 8
+"""Of each image for a detector; COCO has 7.3."""
+
+
+def random_batch(cfg: Config, count: int, height: int, width: int) -> dict[str, Any]:
+    """A batch as the data loader of a training would give it, before the data preprocessor.
+
+    Args:
+        cfg (Config): Of the training; its ``default_scope`` tells which library reads the batch.
+        count (int): Images.
+        height (int): Of each image, in pixels.
+        width (int): Of each image, in pixels.
+
+    Returns:
+        dict: ``inputs``, images of shape (3, H, W) and type uint8, and ``data_samples``, with labels of class 0 for
+        classifiers, 8 boxes with masks an image for detectors, and label maps of class 0 for segmenters.
+
+    Raises:
+        ValueError: The config is of another library.
+
+    Examples:
+        >>> batch = random_batch(Config(dict(default_scope='mmseg')), count=2, height=32, width=64)
+        >>> batch['inputs'][0].shape, batch['data_samples'][0].gt_sem_seg.shape
+        (torch.Size([3, 32, 64]), torch.Size([32, 64]))
+    """
+    label = _LABELS.get(cfg.get('default_scope'))
+    if label is None:
+        raise ValueError(f'default_scope: random images can be labelled for {", ".join(_LABELS)}; '
+                         f'got {cfg.get("default_scope")!r}.')
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator) for _ in range(count)]
+    return dict(inputs=images, data_samples=[label(height, width, generator) for _ in images])
+
+
+def _image_label(height: int, width: int, generator: torch.Generator) -> Any:
+    from mmpretrain.structures import DataSample
+    return DataSample(metainfo=dict(img_shape=(height, width))).set_gt_label(0)
+
+
+def _objects(height: int, width: int, generator: torch.Generator) -> Any:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    corners = torch.rand(_OBJECTS, 2, generator=generator) * 0.6
+    sides = 0.1 + torch.rand(_OBJECTS, 2, generator=generator) * 0.3
+    boxes = torch.cat([corners, corners + sides], dim=1) * torch.tensor([width, height, width, height])
+    masks = torch.stack([_filled(box, height, width) for box in boxes])
+    sample = DetDataSample(metainfo=dict(img_id=0, img_shape=(height, width), ori_shape=(height, width),
+                                         scale_factor=(1.0, 1.0)))
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(_OBJECTS, dtype=torch.long),
+                                       masks=BitmapMasks(masks.numpy(), height, width))
+    sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long))
+    return sample
+
+
+def _filled(box: Tensor, height: int, width: int) -> Tensor:
+    left, top, right, bottom = box.int().tolist()
+    mask = torch.zeros(height, width, dtype=torch.uint8)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+def _label_map(height: int, width: int, generator: torch.Generator) -> Any:
+    from mmseg.structures import SegDataSample
+    return SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)),
+                         gt_sem_seg=PixelData(data=torch.zeros(1, height, width, dtype=torch.long)))
+
+
+_LABELS: Mapping[Any, Callable[[int, int, torch.Generator], Any]] = dict(
+    mmpretrain=_image_label, mmdet=_objects, mmseg=_label_map)
