@@ -29,8 +29,8 @@ def random_batch(cfg: Config, count: int, height: int, width: int) -> dict[str, 
 
     Examples:
         >>> batch = random_batch(Config(dict(default_scope='mmseg')), count=2, height=32, width=64)
-        >>> batch['inputs'][0].shape, batch['data_samples'][0].gt_sem_seg.shape
-        (torch.Size([3, 32, 64]), torch.Size([32, 64]))
+        >>> tuple(batch['inputs'][0].shape), tuple(batch['data_samples'][0].gt_sem_seg.shape)
+        ((3, 32, 64), (32, 64))
     """
     label = _LABELS.get(cfg.get('default_scope'))
     if label is None:
