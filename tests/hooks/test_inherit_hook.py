@@ -58,3 +58,10 @@ def test_the_teacher_that_is_not_there(in_digits, tmp_path):
     cfg.custom_hooks[-1]['teacher'] = 1
     with pytest.raises(ConfigError, match='InheritHook.teacher: there is no teacher 1; the model has 1'):
         train(cfg)
+
+
+def test_weights_that_are_not_the_files_any_more(in_digits, tmp_path):
+    cfg = config(tmp_path, 'head')
+    cfg.model.teacher.acceleration = dict(fold_norms=True)
+    with pytest.raises(ConfigError, match='InheritHook: the weights of the teacher are not those of its file'):
+        train(cfg)
