@@ -52,8 +52,8 @@ class InheritHook(Hook):
             raise ConfigError(f'custom_hooks.InheritHook.teacher: there is no teacher {self.teacher}; the model has '
                               f'{len(teachers)}.')
         if teachers[self.teacher].is_accelerated:
-            raise ConfigError('custom_hooks.InheritHook: the weights of the teacher are not those of its file any more, '
-                              'as its acceleration changes them; leave everything but channels_last out of it.')
+            raise ConfigError('custom_hooks.InheritHook: the weights of the teacher are not those of its file any '
+                              'more, as its acceleration changes them; leave everything but channels_last out of it.')
         for part in self.parts:
             student = _part(model.student, part.student, 'student')
             report = inherit(student, _part(teachers[self.teacher].model, part.teacher, 'teacher'))
