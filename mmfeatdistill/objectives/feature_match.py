@@ -88,6 +88,12 @@ class FeatureMatch(Objective):
         """The student's feature behind its connector and the teacher's, as maps of one size."""
         return same_size(connector(as_map(student)), as_map(teacher), _has_tokens(student, teacher))
 
+    def _targets(self, teachers: Sequence[Reading]) -> Iterator[Tensor]:
+        """The teachers' features in the order of the losses."""
+        for features in teachers:
+            for tap in self.taps:
+                yield from features[tap.teacher]
+
     def _pairs(self, student: Reading, teachers: Sequence[Reading]) -> Iterator[tuple[Tensor, Tensor]]:
         for features in teachers:
             for tap in self.taps:

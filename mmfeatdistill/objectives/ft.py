@@ -91,6 +91,3 @@ class FT(FeatureMatch):
                     reconstructions.append(reconstruction)
             readings.append(replace(teacher, features=features))
         return readings, reconstructions
-
-    def _targets(self, teachers: Sequence[Reading]) -> list[Tensor]:
-        return [feature for teacher in teachers for pair in self.taps for feature in teacher[pair.teacher]]

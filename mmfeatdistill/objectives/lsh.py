@@ -120,7 +120,7 @@ class LSH(FeatureMatch):
         self._guard = FiniteGuard(key)
         generator = torch.Generator().manual_seed(self._seed)
         self.hashings = nn.ModuleList()
-        for teacher, pair, feature in self._targets(teachers):
+        for teacher, pair, feature in self._places(teachers):
             shape = shape_of(feature)
             with config_key(f'{key}.only_correct'):
                 _check_images_count(self._classifiers, teacher, is_map=shape.height * shape.width > 1)
@@ -129,8 +129,8 @@ class LSH(FeatureMatch):
             hashes = self._hashes or self._default_hashes(shape.channels)
             self.hashings.append(Hyperplanes(std * torch.randn(hashes, shape.channels, generator=generator),
                                              self._bias))
-        self._images = self._max_samples if all(as_map(feature)[0, 0].numel() == 1 for *_, feature
-                                                in self._targets(teachers)) else -(-self._max_samples // POSITIONS)
+        are_vectors = all(as_map(feature)[0, 0].numel() == 1 for feature in self._targets(teachers))
+        self._images = self._max_samples if are_vectors else -(-self._max_samples // POSITIONS)
 
     @property
     def images_wanted(self) -> float:
@@ -141,7 +141,7 @@ class LSH(FeatureMatch):
 
     def observe(self, teachers: Sequence[Reading]) -> None:
         """Adds a batch to the statistics of the teacher's features (see :class:`Objective`)."""
-        for hashing, (_, _, feature) in zip(self.hashings, self._targets(teachers)):
+        for hashing, feature in zip(self.hashings, self._targets(teachers)):
             hashing.observe(as_map(feature).flatten(2).transpose(1, 2))
 
     def conclude(self) -> None:
@@ -184,7 +184,7 @@ class LSH(FeatureMatch):
             return connected.new_zeros(())
         return self.loss(_rows(connected), _rows(target), weight=hashing.weight, bias=hashing.bias, sample_mask=mask)
 
-    def _targets(self, teachers: Sequence[Reading]) -> Iterator[tuple[Reading, TapPair, Tensor]]:
+    def _places(self, teachers: Sequence[Reading]) -> Iterator[tuple[Reading, TapPair, Tensor]]:
         """The teachers' features in the order of the losses, with where they are from."""
         for teacher in teachers:
             for pair in self.taps:
@@ -193,7 +193,7 @@ class LSH(FeatureMatch):
 
     def _masks(self, teachers: Sequence[Reading]) -> Iterator[Optional[Tensor]]:
         """Which images count in each loss; None for all."""
-        for teacher, pair, _ in self._targets(teachers):
+        for teacher, pair, _ in self._places(teachers):
             if not self._classifiers:
                 yield None
                 continue

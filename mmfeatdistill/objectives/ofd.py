@@ -149,11 +149,6 @@ class OFD(FeatureMatch):
             for name in tap.select(found * (count if tap.is_each else 1))[:count] if found else [None] * count:
                 yield None if name is None else teacher.model.get_submodule(name)
 
-    def _targets(self, teachers: Sequence[Reading]) -> Iterator[Tensor]:
-        for features in teachers:
-            for pair in self.taps:
-                yield from features[pair.teacher]
-
     def _estimated(self) -> Iterator['_Margin']:
         return (margin for margin in self.margins if margin.is_estimated)
 
