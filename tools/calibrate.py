@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmfeatdistill.engine import student_config
+from mmfeatdistill.engine import load_with_options, student_config
 from mmfeatdistill.engine.weights import LossMeasurement, Suggestion, measure_losses, suggest_weights
-from mmfeatdistill.zoo import load_config
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -39,9 +38,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         parser.error('--iterations: at least 2 are needed')
     if args.ratio <= 0:
         parser.error('--ratio: expected a positive number')
-    cfg = load_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = load_with_options(args.config, args.cfg_options)
     if student_config(cfg) is cfg:
         parser.error(f'{args.config} is no distillation config: there is nothing to weigh')
     measured = measure_losses(cfg, args.iterations)

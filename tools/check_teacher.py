@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmfeatdistill.engine import student_config
+from mmfeatdistill.engine import load_with_options, student_config
 from mmfeatdistill.engine.preflight import Preflight, preflight
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.zoo import load_config
 
 MARKS = dict(ok='[green]ok[/]', note='[yellow]note[/]', chance='[red]fails[/]', error='[red]fails[/]')
 
@@ -42,9 +41,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         parser.error('--images: at least 10 are needed')
     MMLogger.get_instance('check_teacher', log_level=logging.ERROR)
     console = Console(width=None if Console().is_terminal else 200)
-    cfg = load_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = load_with_options(args.config, args.cfg_options)
     if student_config(cfg) is cfg:
         parser.error(f'{args.config} is no distillation config: it has no teacher')
     try:

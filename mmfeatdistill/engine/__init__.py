@@ -1,8 +1,15 @@
 """Running things: command lines over mmengine's Runner, and resumable experiments side by side."""
-from mmfeatdistill.engine.command_line import configure, configure_training, run_arguments, student_config
+from mmfeatdistill.engine.command_line import (
+    configure,
+    configure_training,
+    load_with_options,
+    run_arguments,
+    student_config,
+)
 from mmfeatdistill.engine.comparison import Comparison, compare, is_distillation
 from mmfeatdistill.engine.experiment import Experiment, Result, read_scalars
 from mmfeatdistill.engine.scheduler import ExperimentsFailed, default_jobs, run_experiments
 
 __all__ = ['Comparison', 'Experiment', 'ExperimentsFailed', 'Result', 'compare', 'configure', 'configure_training',
-           'default_jobs', 'is_distillation', 'read_scalars', 'run_arguments', 'run_experiments', 'student_config']
+           'default_jobs', 'is_distillation', 'load_with_options', 'read_scalars', 'run_arguments', 'run_experiments',
+           'student_config']

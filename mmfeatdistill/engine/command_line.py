@@ -2,6 +2,8 @@
 import argparse
 import os
 import os.path as osp
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
@@ -30,6 +32,22 @@ def run_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def load_with_options(config: str, options: Optional[Mapping[str, Any]]) -> Config:
+    """Loads a config and overrides some of its settings.
+
+    Args:
+        config (str): By any name (see :func:`mmfeatdistill.zoo.load_config`).
+        options (dict, optional): What ``--cfg-options`` gave, by dotted keys.
+
+    Returns:
+        Config: The config with these settings.
+    """
+    cfg = load_config(config)
+    if options:
+        cfg.merge_from_dict(options)
+    return cfg
+
+
 def configure(args: argparse.Namespace) -> Config:
     """Loads the config of a command and applies the common options.
 
@@ -40,9 +58,7 @@ def configure(args: argparse.Namespace) -> Config:
         Config: With ``launcher`` and ``work_dir`` set.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = load_with_options(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     name = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
