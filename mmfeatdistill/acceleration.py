@@ -1,7 +1,8 @@
 """What makes a frozen teacher cheaper to run, and how far its features then are from what they were."""
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Optional, Union
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.folding import fold, foldable
 from mmfeatdistill.registry import check_options
+from mmfeatdistill.side_stream import SideStream
 from mmfeatdistill.taps import Features, Tap
 
 _DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16)
@@ -30,15 +32,22 @@ class Acceleration:
             None: as they are.
         compile (bool | dict): Whether the parts between the taps are compiled, or the options of ``torch.compile``.
             Defaults to False.
+        side_stream (bool): Whether the teacher runs on a CUDA stream of its own, so that it overlaps the student's
+            forward. Equal; its activations are no longer freed before the student's are made, so both take memory at
+            once. Defaults to False.
         key (str): Where the options stand in the config.
+
+    Attributes:
+        difference (float): By how much :meth:`apply` has changed the features of a small image: the largest difference
+            over the feature's largest value.
 
     Raises:
         ConfigError: An option of another type or value.
     """
 
     def __init__(self, fold_norms: bool = False, channels_last: bool = False, dtype: Optional[str] = None,
-                 compile: Union[bool, Mapping] = False, *, key: str) -> None:
-        for name, value in (('fold_norms', fold_norms), ('channels_last', channels_last)):
+                 compile: Union[bool, Mapping] = False, side_stream: bool = False, *, key: str) -> None:
+        for name, value in dict(fold_norms=fold_norms, channels_last=channels_last, side_stream=side_stream).items():
             if not isinstance(value, bool):
                 raise ConfigError(f'{key}.{name}: expected True or False, got {value!r}.')
         if dtype is not None and dtype not in _DTYPES:
@@ -50,6 +59,8 @@ class Acceleration:
         self._fold_norms, self._channels_last = fold_norms, channels_last
         self._dtype = _DTYPES[dtype] if dtype is not None else None
         self._compile = compile
+        self._side_stream = SideStream() if side_stream else None
+        self.difference = 0.0
         self._dtypes: Optional[tuple[torch.dtype, torch.dtype]] = None  # before and after
 
     @classmethod
@@ -111,8 +122,37 @@ class Acceleration:
             for part in parts:
                 part.forward = torch.compile(part.forward, **options)  # type: ignore[method-assign]
             done.append(f'{len(parts)} parts compiled')
+        self.difference = _difference(before, self._try(read, done))
         print_log(f'{self._key}: {", ".join(done)}; relative difference of the features of a small image: '
-                  f'{_difference(before, self._try(read, done)):.1e}.', logger='current', level=logging.INFO)
+                  f'{self.difference:.1e}.', logger='current', level=logging.INFO)
+
+    def beside(self, inputs: Tensor) -> AbstractContextManager:
+        """Where a pass is queued: beside the student with ``side_stream``, otherwise before it.
+
+        Args:
+            inputs (Tensor): The batch.
+
+        Returns:
+            AbstractContextManager: In which the pass is queued.
+
+        Raises:
+            ConfigError: ``side_stream`` without a CUDA device.
+        """
+        if self._side_stream is None:
+            return nullcontext()
+        if inputs.device.type != 'cuda':
+            raise ConfigError(f'{self._key}.side_stream: needs a CUDA device, but this training runs on '
+                              f'{str(inputs.device)!r}, where nothing can overlap; remove it here.')
+        return self._side_stream.beside(inputs)
+
+    def join(self, outputs: Iterable[Tensor]) -> None:
+        """Lets what follows wait for passes that were queued beside it.
+
+        Args:
+            outputs (Iterable[Tensor]): What they give.
+        """
+        if self._side_stream is not None:
+            self._side_stream.join(outputs)
 
     def inputs(self, inputs: Tensor) -> Tensor:
         """A batch as the network takes it now."""

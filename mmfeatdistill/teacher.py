@@ -22,6 +22,7 @@ from mmfeatdistill.probing import Entry, probe, run_entry, undisturbed
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import check_options
 from mmfeatdistill.taps import TapReader
+from mmfeatdistill.tracing import tensors_in
 from mmfeatdistill.zoo import build_model, load_config, zoo_weights
 
 
@@ -45,6 +46,8 @@ class Teacher:
             another shape, is an error. Defaults to True.
         batch_statistics (bool): Whether BatchNorm normalises by the statistics of the batch, as the authors of OFD let
             their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
+        acceleration (dict, optional): What makes it cheaper to run; the options of
+            :class:`mmfeatdistill.acceleration.Acceleration`.
 
     Attributes:
         model (nn.Module): The network.
@@ -99,6 +102,11 @@ class Teacher:
         return reading
 
     @property
+    def acceleration_difference(self) -> float:
+        """By how much the options of ``acceleration`` have changed the features, relative to the largest."""
+        return self._acceleration.difference
+
+    @property
     def is_accelerated(self) -> bool:
         """Whether modules of the network do not compute any more what its file says."""
         return self._acceleration.changes_modules
@@ -140,7 +148,38 @@ class Teacher:
         Returns:
             Reading: The tapped tensors, without gradient.
         """
-        return self._read(self.convert(inputs, data_samples), data_samples, wanted)
+        return self.finish(self.start(inputs, data_samples, wanted))
+
+    @torch.no_grad()
+    def start(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
+              wanted: Optional[Collection[str]] = None) -> Reading:
+        """Queues a pass; on a stream of its own it may still run when this returns.
+
+        Args:
+            inputs (Tensor): A batch from the student's data preprocessor, shape (N, C, H, W).
+            data_samples (Sequence, optional): Its data samples.
+            wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
+
+        Returns:
+            Reading: For :meth:`finish`; to be looked at after it only.
+
+        Raises:
+            ConfigError: An option of ``acceleration`` that this device does not have.
+        """
+        with self._acceleration.beside(inputs):
+            return self._read(self.convert(inputs, data_samples), data_samples, wanted)
+
+    def finish(self, reading: Reading) -> Reading:
+        """Lets what follows wait for a pass.
+
+        Args:
+            reading (Reading): As :meth:`start` gave it.
+
+        Returns:
+            Reading: The same, ready to be read.
+        """
+        self._acceleration.join(tensors_in((reading.features, reading.inputs)))
+        return reading
 
     def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
               wanted: Optional[Collection[str]] = None) -> Reading:

@@ -147,6 +147,7 @@ def test_a_distilled_step_with_a_low_precision_teacher_has_losses_in_full():
     (dict(fold=True), r"model\.teacher\.acceleration\.fold: there is no such option.*'fold_norms'"),
     (dict(fold_norms=1), r'acceleration\.fold_norms: expected True or False, got 1'),
     (dict(dtype='int8'), r"acceleration\.dtype: expected 'bfloat16' or 'float16' or None, got 'int8'"),
+    (dict(side_stream='yes'), r"acceleration\.side_stream: expected True or False, got 'yes'"),
     (dict(compile='max'), r"acceleration\.compile: expected True, False or a dict .* got 'max'"),
     ('fold_norms', r"model\.teacher\.acceleration: expected a dict such as dict\(fold_norms=True\), got 'fold_norms'"),
 ])

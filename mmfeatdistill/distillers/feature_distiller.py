@@ -96,11 +96,12 @@ class FeatureDistiller(BaseModel):
         if not active:
             losses = self.student(inputs, data_samples, mode='loss', **kwargs)
         else:
-            targets = self._read_teachers(active, inputs, data_samples)
+            started = self._start_teachers(active, inputs, data_samples)
             features, losses = self.reader.read(
                 lambda: self.student(inputs, data_samples, mode='loss', **kwargs))
             self._check_first_step(active, features, losses)
             student = Reading(features, self.reader, inputs, data_samples)
+            targets = self._finish_teachers(active, started)
             for name, objective in active.items():
                 for key, value in objective(student, targets[name]).items():
                     losses[f'{name}.{key}'] = value * (objective.weight * objective.factors.get(key, 1.0))
@@ -118,7 +119,8 @@ class FeatureDistiller(BaseModel):
             names (Collection[str]): Those objectives.
         """
         observers = {name: self.objectives[name] for name in names}
-        for name, teachers in self._read_teachers(observers, inputs, data_samples).items():
+        started = self._start_teachers(observers, inputs, data_samples)
+        for name, teachers in self._finish_teachers(observers, started).items():
             observers[name].observe(teachers)
 
     @property
@@ -172,16 +174,21 @@ class FeatureDistiller(BaseModel):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.student._load_from_state_dict(*args, **kwargs)
 
-    def _read_teachers(self, objectives: Mapping[str, Objective], inputs: Tensor,
-                       data_samples: Optional[list]) -> dict[str, list[Reading]]:
-        """Runs each teacher once, for all objectives that read it; the readings by objective."""
-        read = {name: objective.teachers_read(len(self.teachers)) for name, objective in objectives.items()}
+    def _start_teachers(self, objectives: Mapping[str, Objective], inputs: Tensor,
+                        data_samples: Optional[list]) -> dict[int, Reading]:
+        """Starts each teacher once, for all objectives that read it; the readings by teacher."""
         wanted: dict[int, set[str]] = {}
-        for name, objective in objectives.items():
-            for index in read[name]:
+        for objective in objectives.values():
+            for index in objective.teachers_read(len(self.teachers)):
                 wanted.setdefault(index, set()).update(objective.teacher_taps)
-        readings = {i: self.teachers[i](inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
-        return {name: [readings[i] for i in indices] for name, indices in read.items()}
+        return {i: self.teachers[i].start(inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
+
+    def _finish_teachers(self, objectives: Mapping[str, Objective],
+                         started: Mapping[int, Reading]) -> dict[str, list[Reading]]:
+        """Waits for the teachers; the readings by objective."""
+        readings = {index: self.teachers[index].finish(reading) for index, reading in started.items()}
+        return {name: [readings[index] for index in objective.teachers_read(len(self.teachers))]
+                for name, objective in objectives.items()}
 
     def _attach(self, taps: Sequence[str]) -> Reading:
         """Sets what is read of the student, and finds its shapes (see :meth:`Teacher.attach`)."""
