@@ -1,5 +1,6 @@
 """What every loss asks of its two tensors."""
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -57,10 +58,21 @@ def has_form(tensor: Tensor, shape: str) -> bool:
     return tensor.dim() == len(names)
 
 
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Sum of the squared differences of all elements; keeps nothing for the backward pass but the two."""
+    # The one value that reduction='sum' gives lives in, and holds on to, a tensor of the feature's size.
+    return F.mse_loss(student, teacher, reduction='none').sum()
+
+
 def unit_length(tensor: Tensor, dim: int) -> Tensor:
     """Divides by the norm along ``dim``; zero vectors stay zero, with a bounded gradient."""
+    return tensor / length(tensor, dim)
+
+
+def length(tensor: Tensor, dim: int) -> Tensor:
+    """The norm along ``dim``, to divide by: 1 for zero vectors."""
     norm = torch.linalg.vector_norm(tensor, dim=dim, keepdim=True)
-    return tensor / norm.masked_fill(norm == 0, 1)
+    return norm.masked_fill(norm == 0, 1)
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:

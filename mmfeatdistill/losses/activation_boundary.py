@@ -1,9 +1,8 @@
 """Hinge loss on which neurons are active (AB)."""
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair
+from mmfeatdistill.losses._pair import matching_pair, squared_distance
 from mmfeatdistill.registry import MODELS
 
 
@@ -39,8 +38,9 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float) -> T
     if margin < 0:
         raise ValueError(f'margin must not be negative, got {margin}.')
     with torch.no_grad():  # the nearest value that the teacher's sign allows
-        target = torch.where(teacher > 0, student.clamp(min=margin), student.clamp(max=-margin))
-    return F.mse_loss(student, target, reduction='sum') / max(student.shape[0], 1)
+        target = student.clamp(min=margin)
+        torch.where(teacher > 0, target, student.clamp(max=-margin), out=target)
+    return squared_distance(student, target) / max(student.shape[0], 1)
 
 
 @MODELS.register_module()

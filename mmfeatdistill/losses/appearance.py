@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmfeatdistill.losses._pair import matching_pair
+from mmfeatdistill.losses._pair import matching_pair, squared_distance
 
 
 def appearance(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *,
@@ -56,4 +56,4 @@ def _pooled(feature: Tensor) -> Tensor:
 
 def _mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over all elements; zero where there are none."""
-    return F.mse_loss(student, teacher, reduction='sum') / max(student.numel(), 1)
+    return squared_distance(student, teacher) / max(student.numel(), 1)

@@ -1,9 +1,8 @@
 """Distance of spatial attention maps (AT)."""
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair, unit_length
+from mmfeatdistill.losses._pair import matching_pair, squared_distance, unit_length
 from mmfeatdistill.registry import MODELS
 
 
@@ -37,7 +36,7 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """
     student, teacher = matching_pair(student, teacher, '(N, C, H, ...)', any_width=True)
     attention = _attention(student)
-    return F.mse_loss(attention, _attention(teacher), reduction='sum') / max(attention.numel(), 1)
+    return squared_distance(attention, _attention(teacher)) / max(attention.numel(), 1)
 
 
 def _attention(feature: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from mmfeatdistill.losses._pair import matching_pair
-from mmfeatdistill.losses.kl_divergence import kl_divergence
+from mmfeatdistill.losses.kl_divergence import divergence_of_logs, kl_divergence
 
 
 def decoupled(student: Tensor, teacher: Tensor, *, labels: Tensor, alpha: float, beta: float,
@@ -47,18 +47,18 @@ def decoupled(student: Tensor, teacher: Tensor, *, labels: Tensor, alpha: float,
     """
     student, teacher = matching_pair(student, teacher, '(N, K)')
     _check(student, labels, tau)
-    label_student, others_student = _split(student / tau, labels)
-    label_teacher, others_teacher = _split(teacher / tau, labels)
-    return tau**2 * (alpha * kl_divergence(label_student, label_teacher, tau=1)
-                     + beta * kl_divergence(others_student, others_teacher, tau=1))
+    label_student, others_student = _split(student, labels[:, None], tau)
+    label_teacher, others_teacher = _split(teacher, labels[:, None], tau)
+    others = divergence_of_logs(others_student, others_teacher) / max(len(labels), 1)
+    return tau**2 * (alpha * kl_divergence(label_student, label_teacher, tau=1) + beta * others)
 
 
-def _split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of (label, all others together), (N, 2), and of each of the others, (N, K - 1)."""
-    labels = labels[:, None]
-    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = logits.gather(1, columns + (columns >= labels))
-    return torch.cat((logits.gather(1, labels), others.logsumexp(1, keepdim=True)), dim=1), others
+def _split(logits: Tensor, labels: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """Logits of (label, all others together), (N, 2), and log-probabilities among the others, with 0 at the label."""
+    label = logits.gather(1, labels) / tau
+    others = (logits / tau).scatter_(1, labels, -torch.inf)
+    together = others.logsumexp(1, keepdim=True)
+    return torch.cat((label, together), dim=1), (others - together).scatter_(1, labels, 0)
 
 
 def _check(logits: Tensor, labels: Tensor, tau: float) -> None:

@@ -1,4 +1,5 @@
 """Correlation of predictions across classes and across samples (DIST)."""
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,17 +44,20 @@ def dist(student: Tensor, teacher: Tensor, *, beta: float = 1.0, gamma: float = 
         raise ValueError(f'tau must be positive, got {tau}.')
     if not student.numel():
         return student.sum()
-    p_student, p_teacher = (F.softmax(logits.movedim(1, -1).flatten(0, -2) / tau, dim=1)
-                            for logits in (student, teacher))
-    inter = 1 - _correlation(p_student, p_teacher, dim=1).mean()
-    intra = 1 - _correlation(p_student, p_teacher, dim=0).mean()
+    p_student, p_teacher = (F.softmax(logits / tau, dim=1) for logits in (student, teacher))
+    inter = 1 - _correlation(p_student, p_teacher, [1]).mean()
+    intra = 1 - _correlation(p_student, p_teacher, [dim for dim in range(student.dim()) if dim != 1]).mean()
     return tau**2 * (beta * inter + gamma * intra)
 
 
-def _correlation(first: Tensor, second: Tensor, dim: int) -> Tensor:
-    """Pearson's correlation of two matrices along ``dim``; 0 where one of them is constant."""
-    return F.cosine_similarity(first - first.mean(dim, keepdim=True),
-                               second - second.mean(dim, keepdim=True), dim=dim)
+def _correlation(student: Tensor, teacher: Tensor, dims: list[int]) -> Tensor:
+    """Pearson's correlation along ``dims``; 0 where one of the two is constant."""
+    teacher = teacher - teacher.mean(dims, keepdim=True)
+    covariance = (student - student.mean(dims, keepdim=True)).mul_(teacher).sum(dims)
+    # By its variance, for which nothing more is kept than the student's predictions.
+    squared_length = student.var(dims, correction=0) * (student.numel() // max(covariance.numel(), 1))
+    length = torch.linalg.vector_norm(teacher, dim=dims)
+    return covariance / (squared_length.clamp(min=1e-16).sqrt() * length.clamp(min=1e-8))
 
 
 @MODELS.register_module()

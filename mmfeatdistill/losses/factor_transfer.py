@@ -1,8 +1,7 @@
 """L1 distance of features of unit length (Factor Transfer, FEED)."""
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair, unit_length
+from mmfeatdistill.losses._pair import length, matching_pair
 from mmfeatdistill.registry import MODELS
 
 
@@ -34,9 +33,10 @@ def factor_transfer(student: Tensor, teacher: Tensor) -> Tensor:
         tensor(0.6000)
     """
     student, teacher = matching_pair(student, teacher, '(N, D, ...)')
-    student, teacher = (unit_length(x.flatten(1), dim=1) for x in (student, teacher))
-    distance = F.l1_loss(student, teacher, reduction='sum')
-    return distance / max(student.numel(), 1)
+    student, teacher = student.flatten(1), teacher.flatten(1)
+    # Both brought to unit length and subtracted in one tensor of their size.
+    difference = (student / length(student, dim=1)).addcdiv_(teacher, length(teacher, dim=1), value=-1)
+    return difference.abs().sum() / max(difference.numel(), 1)
 
 
 @MODELS.register_module()

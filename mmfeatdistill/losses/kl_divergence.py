@@ -37,9 +37,22 @@ def kl_divergence(student: Tensor, teacher: Tensor, *, tau: float) -> Tensor:
     if tau <= 0:
         raise ValueError(f'tau must be positive, got {tau}.')
     distributions = student.numel() // max(student.shape[1], 1)
-    divergence = F.kl_div(F.log_softmax(student / tau, dim=1), F.log_softmax(teacher / tau, dim=1),
-                          reduction='sum', log_target=True)
+    divergence = divergence_of_logs(F.log_softmax(student / tau, dim=1), F.log_softmax(teacher / tau, dim=1))
     return divergence * (tau**2 / max(distributions, 1))
+
+
+def divergence_of_logs(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""Sum of :math:`p^t (\log p^t - \log p^s)` over all elements.
+
+    Args:
+        student (Tensor): Logarithms of probabilities.
+        teacher (Tensor): The same of the teacher, without gradient; overwritten.
+
+    Returns:
+        Tensor: Scalar.
+    """
+    difference = teacher - student
+    return difference.mul_(teacher.exp_()).sum()
 
 
 @MODELS.register_module()

@@ -2,10 +2,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mmfeatdistill.losses._pair import matching_pair, require_floating
+from mmfeatdistill.losses._pair import matching_pair, require_floating, squared_distance
 
 
 def overhaul_margin(bn_weight: Tensor, bn_bias: Tensor) -> Tensor:
@@ -85,5 +84,5 @@ def partial_l2(student: Tensor, teacher: Tensor, *, margin: Tensor) -> Tensor:
     with torch.no_grad():  # the student itself is the target where nothing is asked of it
         margin = margin.to(student.dtype).view(-1, *[1] * (student.dim() - 2))
         target = torch.maximum(teacher, margin)
-        target = torch.where((student > target) | (target > 0), target, student)
-    return F.mse_loss(student, target, reduction='sum')
+        torch.where((student > target).logical_or_(target > 0), target, student, out=target)
+    return squared_distance(student, target)

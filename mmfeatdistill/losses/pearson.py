@@ -1,9 +1,8 @@
 """One minus the Pearson correlation of each channel (PKD)."""
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair
+from mmfeatdistill.losses._pair import matching_pair, squared_distance
 from mmfeatdistill.registry import MODELS
 
 
@@ -39,16 +38,20 @@ def pearson(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = matching_pair(student, teacher, '(N, C, ...)')
     if not student.numel():
         return student.sum()
-    return F.mse_loss(_standardised(student), _standardised(teacher)) / 2
+    scale, shift = _standardisation(student)
+    teacher_scale, teacher_shift = _standardisation(teacher)
+    # Both standardised and subtracted in one tensor of their size.
+    difference = torch.addcmul(shift - teacher_shift, student, scale).addcmul_(teacher, -teacher_scale)
+    return squared_distance(difference, torch.zeros_like(shift).expand_as(difference)) / (2 * difference.numel())
 
 
-def _standardised(feature: Tensor) -> Tensor:
-    """Channels with mean 0 and deviation 1; one new tensor of the feature's size."""
+def _standardisation(feature: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor and summand of each channel that give it mean 0 and deviation 1."""
     rest = [dim for dim in range(feature.dim()) if dim != 1]
     count = feature.numel() // feature.shape[1]
     std, mean = torch.std_mean(feature, dim=rest, correction=0, keepdim=True)
     scale = 1 / (std * (count / max(count - 1, 1))**0.5 + 1e-6)
-    return torch.addcmul(-mean * scale, feature, scale)
+    return scale, -mean * scale
 
 
 @MODELS.register_module()

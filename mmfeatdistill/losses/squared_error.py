@@ -1,8 +1,7 @@
 """Squared error, summed over a sample and averaged over the batch."""
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair
+from mmfeatdistill.losses._pair import matching_pair, squared_distance
 from mmfeatdistill.registry import MODELS
 
 
@@ -29,7 +28,7 @@ def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
         tensor(48.)
     """
     student, teacher = matching_pair(student, teacher, '(N, ...)')
-    return F.mse_loss(student, teacher, reduction='sum') / max(student.shape[0], 1)
+    return squared_distance(student, teacher) / max(student.shape[0], 1)
 
 
 @MODELS.register_module()
