@@ -1,4 +1,6 @@
 """What every loss asks of its two tensors."""
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,6 +64,14 @@ def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Sum of the squared differences of all elements; keeps nothing for the backward pass but the two."""
     # The one value that reduction='sum' gives lives in, and holds on to, a tensor of the feature's size.
     return F.mse_loss(student, teacher, reduction='none').sum()
+
+
+def mean_and_variation(tensor: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mean along ``dims``, and sum of the squared distances to it; both with these dimensions kept as 1."""
+    mean = tensor.mean(dims, keepdim=True)
+    # Without the gradient of the mean, which is zero, nothing but the tensor itself is kept for the backward pass.
+    squares = F.mse_loss(tensor, mean.detach().expand_as(tensor), reduction='none')
+    return mean, squares.sum(dims, keepdim=True)
 
 
 def unit_length(tensor: Tensor, dim: int) -> Tensor:

@@ -1,9 +1,8 @@
 """Correlation of predictions across classes and across samples (DIST)."""
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair
+from mmfeatdistill.losses._pair import matching_pair, mean_and_variation
 from mmfeatdistill.registry import MODELS
 
 
@@ -52,12 +51,9 @@ def dist(student: Tensor, teacher: Tensor, *, beta: float = 1.0, gamma: float = 
 
 def _correlation(student: Tensor, teacher: Tensor, dims: list[int]) -> Tensor:
     """Pearson's correlation along ``dims``; 0 where one of the two is constant."""
-    teacher = teacher - teacher.mean(dims, keepdim=True)
-    covariance = (student - student.mean(dims, keepdim=True)).mul_(teacher).sum(dims)
-    # By its variance, for which nothing more is kept than the student's predictions.
-    squared_length = student.var(dims, correction=0) * (student.numel() // max(covariance.numel(), 1))
-    length = torch.linalg.vector_norm(teacher, dim=dims)
-    return covariance / (squared_length.clamp(min=1e-16).sqrt() * length.clamp(min=1e-8))
+    (mean, variation), (teacher_mean, teacher_variation) = (mean_and_variation(x, dims) for x in (student, teacher))
+    covariation = (student - mean).mul_(teacher - teacher_mean).sum(dims, keepdim=True)
+    return covariation / (variation.clamp(min=1e-16).sqrt() * teacher_variation.clamp(min=1e-16).sqrt())
 
 
 @MODELS.register_module()

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair, squared_distance
+from mmfeatdistill.losses._pair import matching_pair, mean_and_variation, squared_distance
 from mmfeatdistill.registry import MODELS
 
 
@@ -49,8 +49,9 @@ def _standardisation(feature: Tensor) -> tuple[Tensor, Tensor]:
     """Factor and summand of each channel that give it mean 0 and deviation 1."""
     rest = [dim for dim in range(feature.dim()) if dim != 1]
     count = feature.numel() // feature.shape[1]
-    std, mean = torch.std_mean(feature, dim=rest, correction=0, keepdim=True)
-    scale = 1 / (std * (count / max(count - 1, 1))**0.5 + 1e-6)
+    mean, variation = mean_and_variation(feature, rest)
+    # Clamped, as the square root has no gradient at 0.
+    scale = 1 / ((variation / max(count - 1, 1)).clamp(min=1e-30).sqrt() + 1e-6)
     return scale, -mean * scale
 
 
