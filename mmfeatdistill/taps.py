@@ -138,6 +138,8 @@ class TapReader:
     An overwrite that the probe could not see is an error in :meth:`read`, and so is a tap inside a part
     that runs without gradient although gradients are on around it (reentrant gradient checkpointing).
 
+    A model under ``torch.compile`` can be read: a graph ends where a tapped module begins, and another begins.
+
     Args:
         model (nn.Module): The model.
         taps (Sequence[str]): Taps; see the module's grammar. Duplicates are read once.
@@ -213,6 +215,7 @@ class TapReader:
                 pass
         return {place.path: (catch.tensors, catch.calls) for place, catch in caught.items() if catch.tensors}
 
+    @torch.compiler.disable(recursive=False)
     def read(self, run: Callable[[], Any]) -> tuple[Features, Any]:
         """Runs a whole pass and reads the taps on the way.
 
@@ -274,6 +277,7 @@ class TapReader:
                 if replaced is not None:
                     module.forward = replaced
 
+    @torch.compiler.disable
     def _catch(self, places: Mapping[Place, bool], caught: dict[Place, '_Catch'], stop: bool, place: Place,
                value: Any) -> Any:
         """Notes a place's tensors, of all calls where that is asked for, and returns what the pass goes on with."""
@@ -285,6 +289,7 @@ class TapReader:
             raise _Complete
         return _clone(value) if place in self._overwritten else value
 
+    @torch.compiler.disable
     def _finish(self, caught: dict[Place, '_Catch'], taps: Sequence[Tap]) -> Features:
         _check_all_ran(taps, caught, self.owner)
         stale = [place.path for place, catch in caught.items() if catch.is_stale()]
@@ -317,6 +322,7 @@ class _Catch:
                 or (self._before is not None and self._before.is_stale()))
 
 
+@torch.compiler.disable(recursive=False)
 def _forward(original: Callable, path: str, catch: Callable[[Place, Any], Any], *args: Any, **kwargs: Any) -> Any:
     """The forward of a tapped module while reading."""
     args, kwargs = catch(Place(path, True), (args, kwargs))

@@ -77,6 +77,8 @@ class FeatureDistiller(BaseModel):
             self.add_module(ADDED, _Objectives(built))
         self._first_step_checked = False
 
+    # What distillation adds runs as it is; torch.compile goes on to the student.
+    @torch.compiler.disable(recursive=False)
     def forward(self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor',
                 **kwargs: Any) -> Any:
         """Runs the student, and in ``mode='loss'`` the objectives that are on.
@@ -99,12 +101,7 @@ class FeatureDistiller(BaseModel):
             started = self._start_teachers(active, inputs, data_samples)
             features, losses = self.reader.read(
                 lambda: self.student(inputs, data_samples, mode='loss', **kwargs))
-            self._check_first_step(active, features, losses)
-            student = Reading(features, self.reader, inputs, data_samples)
-            targets = self._finish_teachers(active, started)
-            for name, objective in active.items():
-                for key, value in objective(student, targets[name]).items():
-                    losses[f'{name}.{key}'] = value * (objective.weight * objective.factors.get(key, 1.0))
+            self._add_losses(losses, active, Reading(features, self.reader, inputs, data_samples), started)
         if len(active) < len(self.objectives) and get_world_size() > 1:
             self._keep_idle_parameters(losses)
         return losses
@@ -174,6 +171,17 @@ class FeatureDistiller(BaseModel):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.student._load_from_state_dict(*args, **kwargs)
 
+    @torch.compiler.disable
+    def _add_losses(self, losses: dict[str, Any], active: Mapping[str, Objective], student: Reading,
+                    started: Mapping[int, Reading]) -> None:
+        """Adds the losses of the objectives to the student's own."""
+        self._check_first_step(active, student.features, losses)
+        targets = self._finish_teachers(active, started)
+        for name, objective in active.items():
+            for key, value in objective(student, targets[name]).items():
+                losses[f'{name}.{key}'] = value * (objective.weight * objective.factors.get(key, 1.0))
+
+    @torch.compiler.disable
     def _start_teachers(self, objectives: Mapping[str, Objective], inputs: Tensor,
                         data_samples: Optional[list]) -> dict[int, Reading]:
         """Starts each teacher once, for all objectives that read it; the readings by teacher."""
@@ -236,6 +244,7 @@ class FeatureDistiller(BaseModel):
                 raise RuntimeError(f'{message}. Tap a later place, or remove the objective.')
             print_log(f'{message}.', logger='current', level=logging.WARNING)
 
+    @torch.compiler.disable
     def _keep_idle_parameters(self, losses: dict[str, Any]) -> None:
         """Keeps parameters of switched-off objectives in the graph: DDP waits for every gradient."""
         zero = no_gradient(p for o in self.objectives.values() if o.weight == 0 for p in o.parameters())
