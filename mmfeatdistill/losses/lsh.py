@@ -6,6 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmfeatdistill.losses._pair import full_precision, matching_pair, require_floating
+from mmfeatdistill.losses._parts import sum_in_parts
+
+_PROJECTIONS = 2**22
+"""Projections that exist at a time: 16 MiB in each of the tensors that they go through."""
 
 
 def lsh(student: Tensor, teacher: Tensor, *, weight: Tensor, bias: Tensor,
@@ -52,13 +56,18 @@ def lsh(student: Tensor, teacher: Tensor, *, weight: Tensor, bias: Tensor,
     student, teacher = student.flatten(1), teacher.flatten(1)
     _check(student, weight, bias, sample_mask)
     weight, bias = weight.detach().to(student.dtype), bias.detach().to(student.dtype)
-    with full_precision(student):
+
+    def total(student: Tensor, teacher: Tensor, *mask: Tensor) -> Tensor:
         loss = _projected(student, teacher, weight, bias, kind)
-    if with_l2:
-        loss = loss + F.mse_loss(student, teacher, reduction='none').mean(1)
-    if sample_mask is None:
-        return loss.sum() / max(loss.shape[0], 1)
-    return loss.masked_fill(~sample_mask, 0).sum() / sample_mask.sum().clamp(min=1)
+        if with_l2:
+            loss = loss + F.mse_loss(student, teacher, reduction='none').mean(1)
+        return (loss.masked_fill(~mask[0], 0) if mask else loss).sum()
+
+    size = max(1, _PROJECTIONS // max(len(weight), 1))
+    with full_precision(student):
+        if sample_mask is None:
+            return sum_in_parts(total, student, teacher, size=size) / max(student.shape[0], 1)
+        return sum_in_parts(total, student, teacher, sample_mask, size=size) / sample_mask.sum().clamp(min=1)
 
 
 def lsh_bias(projections: Tensor, *, kind: Literal['median', 'mean', 'zero'] = 'median') -> Tensor:
