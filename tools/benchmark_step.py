@@ -4,6 +4,7 @@ On one batch of each config's own data with its own weights; or, for networks wh
 with --images on random images and random weights.
 """
 import argparse
+import copy
 import json
 import logging
 import os.path as osp
@@ -18,14 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mmfeatdistill.engine.random_batch import random_batch
-from mmfeatdistill.engine.step_benchmark import PARTS, StepCosts, measure_step
+from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.version import __version__
 from mmfeatdistill.visualization import step_figure
 from mmfeatdistill.zoo import load_config
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
-              objectives='connectors and losses', distilled='distilled step')
+              objectives='connectors and losses', distilled='distilled step',
+              plain_teacher='teacher without acceleration')
 
 
 def main() -> None:
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--images', type=int, nargs=3, metavar=('COUNT', 'HEIGHT', 'WIDTH'),
                         help='random images of this size and random weights')
+    parser.add_argument('--teachers', type=int, metavar='COUNT', help='so many teachers, each like that of the config')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=None')
     parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, beside those that are in it')
@@ -68,6 +71,8 @@ def configured(path: str, args: argparse.Namespace) -> Config:
             teacher['checkpoint'] = None
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    if args.teachers:
+        cfg.model.teacher = [copy.deepcopy(cfg.model.teacher) for _ in range(args.teachers)]
     return cfg
 
 
@@ -87,20 +92,25 @@ def name_of(path: str, args: argparse.Namespace) -> str:
     images = ['x'.join(map(str, args.images))] if args.images else []
     options = [f'{key.rpartition("model.")[2]}={value}' for key, value in (args.cfg_options or {}).items()
                if key != 'model.teacher.checkpoint']
-    return ' '.join([osp.basename(path).removesuffix('.py'), *images, *options])
+    teachers = [f'{args.teachers} teachers'] if args.teachers else []
+    return ' '.join([osp.basename(path).removesuffix('.py'), *images, *teachers, *options])
 
 
 def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
     """Prints the tables of one config."""
     table = Table('part', 'median time (ms)', 'peak memory added (MiB)', title=name_of(path, args))
-    for part in PARTS:
-        table.add_row(LABELS[part], f'{1000 * costs.seconds[part]:.1f}', f'{costs.peak_mib[part]:.1f}')
+    for part, seconds in costs.seconds.items():
+        table.add_row(LABELS[part], f'{1000 * seconds:.1f}', f'{costs.peak_mib[part]:.1f}')
     operators = Table('operator', 'part of the distilled step')
     for name, share in costs.operators.items():
         operators.add_row(name, f'{share:.1%}')
     Console().print(table, operators)
-    print(f'distilled step / sum of the three parts: {costs.ratio:.3f} (median of {args.rounds} rounds, {args.device}, '
-          f'torch {torch.__version__}, {torch.get_num_threads()} threads)')
+    print(f'distilled step / sum of the three parts: {costs.ratio:.3f}; / student and plain teacher: '
+          f'{costs.plain_ratio:.3f} (medians of {args.rounds} rounds, {args.device}, torch {torch.__version__}, '
+          f'{torch.get_num_threads()} threads)\n'
+          f'memory at the peak / the least that it could be: {costs.memory_ratio:.3f}')
+    if costs.difference:
+        print(f'the accelerated teacher differs by {costs.difference:.1e} of its largest feature')
 
 
 def circumstances(args: argparse.Namespace) -> dict[str, Any]:

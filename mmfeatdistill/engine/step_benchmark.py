@@ -1,9 +1,8 @@
 """What a distilled training step costs, compared with the sum of its parts."""
 import copy
-import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Optional
 
@@ -11,15 +10,19 @@ import torch
 from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from mmfeatdistill.distillers.feature_distiller import ADDED
+from mmfeatdistill.engine.memory import peak_of, size_of
 from mmfeatdistill.reading import Reading
+from mmfeatdistill.teacher import Teacher
+from mmfeatdistill.tracing import tensors_in
 
 PARTS = ('student', 'teacher', 'objectives', 'distilled')
+_MIB = 2**20
 
 
 class StepCosts(NamedTuple):
@@ -28,15 +31,27 @@ class StepCosts(NamedTuple):
     Attributes:
         seconds (dict[str, float]): Median time by part: the student's step alone (forward, backward, optimiser),
             the teachers to their last taps, connectors and losses with their backward and optimiser on
-            tensors of the same shapes, and the distilled step.
+            tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers without the options
+            of their ``acceleration``, where they have any.
         ratio (float): Distilled step over the sum of the three parts: the median of the ratios of each round.
+        plain_ratio (float): Distilled step over student and plain teachers, without connectors and losses: likewise.
         peak_mib (dict[str, float]): Peak memory that each part adds to what is held before it.
+        memory_mib (dict[str, float]): All memory at the peak of a ``distilled`` step, with all weights and the state
+            of the optimiser, and its ``floor``: what is held anyway, and the greater of what the teachers take
+            by themselves, and of the student alone with the tapped features and what connectors and losses take.
+            Of ``bare`` the last is left out: student, teachers' weights and taps.
+        memory_ratio (float): The peak of the distilled step over its floor.
+        difference (float): By how much ``acceleration`` changes the teachers' features, relative to the largest.
         operators (dict[str, float]): The operators that take most of a distilled step, with their parts of its time.
     """
 
     seconds: dict[str, float]
     ratio: float
+    plain_ratio: float
     peak_mib: dict[str, float]
+    memory_mib: dict[str, float]
+    memory_ratio: float
+    difference: float
     operators: dict[str, float]
 
 
@@ -58,26 +73,32 @@ def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = '
     Returns:
         StepCosts: Medians over the rounds.
     """
-    parts = _Parts(cfg, device, batch)
-    times: dict[str, list[float]] = {part: [] for part in PARTS}
+    step = _Step(cfg, device, batch)
+    runs = {part: getattr(step, part) for part in (*PARTS, *(['plain_teacher'] if step.plain_teachers else []))}
+    times: dict[str, list[float]] = {part: [] for part in runs}
     for number in range(warmup + rounds):
-        for part in PARTS:
+        for part, run in runs.items():
             torch.manual_seed(number)
             started = _now(device)
-            getattr(parts, part)()
+            run()
             if number >= warmup:
                 times[part].append(_now(device) - started)
-    ratios = [distilled / (student + teacher + objectives) for student, teacher, objectives, distilled
-              in zip(*(times[part] for part in PARTS))]
+    peaks = {part: peak_of(run, device) for part, run in runs.items()}
+    memory = step.memory(peaks)
+    plain = 'plain_teacher' if step.plain_teachers else 'teacher'
     return StepCosts(
         seconds={part: statistics.median(values) for part, values in times.items()},
-        ratio=statistics.median(ratios),
-        peak_mib={part: _peak_mib(getattr(parts, part), device) for part in PARTS},
-        operators=_operators(parts.distilled, device))
+        ratio=_ratio(times, 'student', 'teacher', 'objectives'),
+        plain_ratio=_ratio(times, 'student', plain),
+        peak_mib={part: value / _MIB for part, value in peaks.items()},
+        memory_mib={name: value / _MIB for name, value in memory.items()},
+        memory_ratio=memory['distilled'] / memory['floor'],
+        difference=step.difference,
+        operators=_operators(step.distilled, device))
 
 
-class _Parts:
-    """The four things that are timed, ready to run."""
+class _Step:
+    """A distilled step and its parts, ready to run."""
 
     def __init__(self, cfg: Config, device: str, batch: Optional[dict]) -> None:
         cfg = copy.deepcopy(cfg)
@@ -86,17 +107,86 @@ class _Parts:
             cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
             cfg.model.student.setdefault('data_preprocessor', cfg.data_preprocessor)
         cfg.optim_wrapper.optimizer.lr = 0.0
-        torch.manual_seed(0)
-        self._distiller = _ready(root.MODELS.build(cfg.model), device)
-        self._student = _ready(root.MODELS.build(cfg.model.student), device)
+        self._distiller = _ready(cfg.model, device)
+        self._student = _ready(cfg.model.student, device)
         self._student.load_state_dict({name: value for name, value in self._distiller.state_dict().items()
                                        if not name.startswith(f'{ADDED}.')})
         self._distilled_optim = build_optim_wrapper(self._distiller, cfg.optim_wrapper)
         self._student_optim = build_optim_wrapper(self._student, cfg.optim_wrapper)
-        has_own = any(parameter.requires_grad for parameter in self._distiller.distiller.parameters())
-        self._objectives_optim = build_optim_wrapper(self._distiller.distiller, cfg.optim_wrapper) if has_own else None
+        has_own = any(parameter.requires_grad for parameter in self._added.parameters())
+        self._objectives_optim = build_optim_wrapper(self._added, cfg.optim_wrapper) if has_own else None
         self._data = batch or next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+        self.plain_teachers = self._build_plain_teachers(cfg, device)
         self._capture()
+
+    @property
+    def difference(self) -> float:
+        """By how much ``acceleration`` changes the teachers' features."""
+        return max(teacher.acceleration_difference for teacher in self._distiller.teachers)
+
+    def student(self) -> None:
+        """One training step of the student alone."""
+        self._student.train_step(copy.deepcopy(self._data), self._student_optim)
+
+    def teacher(self) -> None:
+        """Every teacher up to its last tap."""
+        self._run(self._distiller.teachers)
+
+    def plain_teacher(self) -> None:
+        """The same without what makes them cheaper."""
+        self._run(self.plain_teachers)
+
+    def objectives(self) -> None:
+        """Connectors and losses, forward and backward, with the step of their own parameters."""
+        losses: list[Any] = []
+        with self._precision():
+            for objective in self._distiller.objectives.values():
+                teachers = [self._targets[i] for i in objective.teachers_read(len(self._targets))]
+                losses += objective(self._read, teachers).values()
+        total = torch.stack(losses).sum()
+        if self._objectives_optim is not None:
+            self._objectives_optim.update_params(total)
+        else:
+            total.backward()
+        for tensor in tensors_in(self._read.features):
+            tensor.grad = None
+
+    def distilled(self) -> None:
+        """One distilled training step."""
+        self._distiller.train_step(copy.deepcopy(self._data), self._distilled_optim)
+
+    def memory(self, peaks: Mapping[str, int]) -> dict[str, int]:
+        """Bytes at the peak of a distilled step, and the least that they could be.
+
+        Args:
+            peaks (Mapping[str, int]): What each part adds at its peak to what is held before it.
+
+        Returns:
+            dict[str, int]: See :class:`StepCosts`.
+        """
+        teachers = [tensor for teacher in self._distiller.teachers for tensor in teacher.model.state_dict().values()]
+        held = size_of([*self._distiller.state_dict().values(), *_state(self._distilled_optim), *teachers])
+        taps = size_of(tensor for target in self._targets for tensor in tensors_in(target.features))
+        reading = size_of([self._inputs]) + peaks['teacher']
+        return dict(distilled=held + peaks['distilled'],
+                    floor=held + max(reading, peaks['student'] + taps + peaks['objectives']),
+                    bare=held + max(reading, peaks['student'] + taps))
+
+    @property
+    def _added(self) -> nn.Module:
+        return self._distiller.distiller
+
+    def _run(self, teachers: list[Teacher]) -> None:
+        with self._precision():
+            for teacher in teachers:
+                teacher(self._inputs, self._samples)
+
+    def _build_plain_teachers(self, cfg: Config, device: str) -> list[Teacher]:
+        """The teachers without options, if there are options."""
+        plain = copy.deepcopy(cfg.model)
+        teachers = plain.teacher if isinstance(plain.teacher, list) else [plain.teacher]
+        options = [teacher.pop('acceleration', None) for teacher in teachers if isinstance(teacher, dict)]
+        return _ready(plain, device).teachers if any(options) else []
 
     def _capture(self) -> None:
         """Keeps a batch as the teachers see it, and features as the objectives see them."""
@@ -122,61 +212,30 @@ class _Parts:
         """Mixed, where the config trains so."""
         return self._distilled_optim.optim_context(self._distiller)
 
-    def student(self) -> None:
-        """One training step of the student alone."""
-        self._student.train_step(copy.deepcopy(self._data), self._student_optim)
 
-    def teacher(self) -> None:
-        """Every teacher up to its last tap."""
-        with self._precision():
-            for teacher in self._distiller.teachers:
-                teacher(self._inputs, self._samples)
-
-    def objectives(self) -> None:
-        """Connectors and losses, forward and backward, with the step of their own parameters."""
-        losses: list[Any] = []
-        with self._precision():
-            for objective in self._distiller.objectives.values():
-                teachers = [self._targets[i] for i in objective.teachers_read(len(self._targets))]
-                losses += objective(self._read, teachers).values()
-        total = torch.stack(losses).sum()
-        if self._objectives_optim is not None:
-            self._objectives_optim.update_params(total)
-        else:
-            total.backward()
-        for tensors in self._read.features.values():
-            for tensor in tensors:
-                tensor.grad = None
-
-    def distilled(self) -> None:
-        """One distilled training step."""
-        self._distiller.train_step(copy.deepcopy(self._data), self._distilled_optim)
-
-
-def _ready(model: nn.Module, device: str) -> nn.Module:
+def _ready(cfg: Config, device: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = root.MODELS.build(cfg)
     model.init_weights()
     if device == 'cpu':
         model = revert_sync_batchnorm(model)
     return model.to(device).train()
 
 
+def _state(optim_wrapper: OptimWrapper) -> list[torch.Tensor]:
+    return list(tensors_in([dict(state) for state in optim_wrapper.optimizer.state.values()]))
+
+
+def _ratio(times: Mapping[str, list[float]], *parts: str) -> float:
+    """The distilled step over the sum of some parts: the median of the ratios of each round."""
+    sums = map(sum, zip(*(times[part] for part in parts)))
+    return statistics.median(distilled / others for distilled, others in zip(times['distilled'], sums))
+
+
 def _now(device: str) -> float:
     if device != 'cpu':
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _peak_mib(run: Callable[[], None], device: str) -> float:
-    """Peak memory while a part runs, above what is held before it."""
-    gc.collect()
-    if device != 'cpu':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run()
-    return _peak_of_allocations(profile) / 2**20
 
 
 def _operators(run: Callable[[], None], device: str, count: int = 8) -> dict[str, float]:
@@ -188,13 +247,3 @@ def _operators(run: Callable[[], None], device: str, count: int = 8) -> dict[str
            for event in profile.key_averages()}
     total = sum(own.values()) or 1
     return {name: own[name] / total for name in sorted(own, key=own.__getitem__, reverse=True)[:count]}
-
-
-def _peak_of_allocations(profile: Any) -> int:
-    """The highest running sum of the CPU allocations and releases that a profile has recorded."""
-    held = peak = 0
-    events = (event for event in profile.profiler.kineto_results.events() if event.name() == '[memory]')
-    for event in sorted(events, key=lambda event: event.start_ns() if hasattr(event, 'start_ns') else event.start_us()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak

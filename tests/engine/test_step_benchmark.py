@@ -1,0 +1,59 @@
+"""What is measured of a step."""
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmfeatdistill.engine.memory import peak_of, size_of
+from mmfeatdistill.engine.step_benchmark import PARTS, measure_step
+from tests.runs import DISTILLED, small
+
+
+def config(tmp_path, *options: dict, path: str = DISTILLED['classification']) -> Config:
+    """A config with a teacher for each of the given options."""
+    cfg = small(path, tmp_path)
+    if options:
+        teachers = [dict(copy.deepcopy(cfg.model.teacher), acceleration=option) for option in options]
+        cfg.model.teacher = teachers if len(teachers) > 1 else teachers[0]
+    return cfg
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', DISTILLED)
+def test_a_step_takes_no_more_memory_than_it_must(in_digits, tmp_path, task):
+    costs = measure_step(config(tmp_path, path=DISTILLED[task]), rounds=1, warmup=1)
+    assert set(costs.seconds) == set(costs.peak_mib) == set(PARTS)
+    assert costs.memory_mib['bare'] <= costs.memory_mib['floor']
+    assert 0.8 < costs.memory_ratio <= 1.03
+
+
+@pytest.mark.slow
+def test_without_connectors_it_is_the_students_with_weights_and_taps(in_digits, tmp_path):
+    costs = measure_step(config(tmp_path, path='cwd/cwd_pspnet_r18-w8-d8_digits.py'), rounds=1, warmup=1)
+    assert costs.memory_mib['distilled'] <= 1.03 * costs.memory_mib['bare']
+
+
+def test_an_accelerated_teacher_is_compared_with_the_plain_one(in_digits, tmp_path):
+    costs = measure_step(config(tmp_path, dict(fold_norms=True)), rounds=1, warmup=0)
+    assert set(costs.seconds) == {*PARTS, 'plain_teacher'} and 0 < costs.difference < 1e-5
+    assert costs.peak_mib['teacher'] <= costs.peak_mib['plain_teacher']
+
+
+@pytest.mark.slow
+def test_several_teachers_take_their_weights_and_taps_only(in_digits, tmp_path):
+    one, three = (measure_step(config(tmp_path, *[None] * count), rounds=1, warmup=0) for count in (1, 3))
+    assert three.memory_mib['bare'] > one.memory_mib['bare']
+    assert three.memory_ratio <= 1.03
+
+
+def test_memory_counts_each_storage_once_and_every_peak():
+    weight = torch.zeros(256)
+    assert size_of([weight, weight[10:], weight.view(16, 16)]) == 1024
+
+    def run():
+        first = torch.zeros(1024)
+        del first
+        torch.zeros(2048)
+
+    assert peak_of(run, 'cpu') == 8192
