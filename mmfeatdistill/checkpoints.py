@@ -1,13 +1,13 @@
 """Loading a teacher's weights, and saying exactly what was loaded."""
-import os.path as osp
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
+
+from mmfeatdistill.checkpoint_files import read_checkpoint_file
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,24 @@ class LoadReport:
         return f'{self.source}: {"; ".join(parts)}'
 
 
-def load_checkpoint(model: nn.Module, source: str) -> LoadReport:
+def load_checkpoint(model: nn.Module, source: str, weights_only: bool = True) -> LoadReport:
     """Loads what fits of a checkpoint into a model.
 
     Args:
         model (nn.Module): Receives the weights.
         source (str): A path, or a URL of any scheme that mmengine loads.
+        weights_only (bool): Whether to refuse a file that is more than data, as code in it would run. Defaults to True.
 
     Returns:
         LoadReport: What was loaded and what was not; nothing is raised for a poor fit.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file holds no weights.
+        ValueError: The file holds no weights, or what :func:`mmfeatdistill.checkpoint_files.read_checkpoint_file`
+            refuses.
     """
     # DDP puts 'module.' in front of every name.
-    state_dict = _select(_read_state_dict(source), lambda key: key.removeprefix('module.'))
+    state_dict = _select(_read_state_dict(source, weights_only), lambda key: key.removeprefix('module.'))
     missing, unexpected, mismatched = _load(model, state_dict)
     # Checkpoints from before PyTorch 0.4.1 have no such counters, and nothing in eval mode reads them.
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
@@ -68,20 +70,16 @@ def load_checkpoint(model: nn.Module, source: str) -> LoadReport:
                       tuple(mismatched))
 
 
-def _read_state_dict(source: str) -> Mapping[str, Tensor]:
-    if '://' not in source and not osp.isfile(source):
-        raise FileNotFoundError(f'there is no checkpoint {source!r} (looked in {osp.abspath(source)!r}).')
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
-    except Exception as error:  # noqa: BLE001 - a broken file shows in many ways; all mean the same here
-        raise ValueError(f'{source!r} cannot be read as a checkpoint: {type(error).__name__}: {error}') from error
+def _read_state_dict(source: str, weights_only: bool) -> Mapping[str, Tensor]:
+    checkpoint = read_checkpoint_file(source, weights_only)
     for key in ('state_dict', 'model', 'model_state_dict'):
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
     if not isinstance(checkpoint, Mapping) or not any(isinstance(v, Tensor) for v in checkpoint.values()):
         content = sorted(checkpoint) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
-        raise ValueError(f"{source!r} holds no weights: expected a 'state_dict' of tensors, got {content}.")
+        raise ValueError(f"{source!r} holds no weights: expected a 'state_dict' of tensors, got {content}. Give the "
+                         'checkpoint of a model.')
     return checkpoint
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmfeatdistill.acceleration import Acceleration
 from mmfeatdistill.batch_statistics import batch_statistics
+from mmfeatdistill.checkpoint_files import reading_safely
 from mmfeatdistill.checkpoints import LoadReport, load_checkpoint
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.normalization import InputConversion, InputSpace
@@ -48,9 +49,12 @@ class Teacher:
             their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
         acceleration (dict, optional): What makes it cheaper to run; the options of
             :class:`mmfeatdistill.acceleration.Acceleration`.
+        weights_only (bool): Whether a checkpoint that holds more than tensors and plain data is refused, as reading the
+            rest runs code of the choice of whoever made the file. Defaults to True.
 
     Attributes:
         model (nn.Module): The network.
+        weights_only (bool): As given.
         load_report (LoadReport, optional): How the checkpoint fitted.
 
     Raises:
@@ -60,12 +64,13 @@ class Teacher:
 
     def __init__(self, config: Optional[str] = None, model: Optional[dict] = None,
                  checkpoint: Optional[str] = 'auto', strict: bool = True, batch_statistics: bool = False,
-                 acceleration: Optional[dict] = None, *, student_preprocessor: nn.Module,
-                 key: str = 'model.teacher') -> None:
+                 acceleration: Optional[dict] = None, weights_only: bool = True, *,
+                 student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
         if (config is None) == (model is None):
             raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' "
                               f'(a dict), got {"neither" if config is None else "both"}.')
         self._key = key
+        self.weights_only = weights_only
         self._batch_statistics = batch_statistics
         self._acceleration = Acceleration.from_config(acceleration, f'{key}.acceleration')
         loaded = None
@@ -213,11 +218,11 @@ class Teacher:
                       logger='current', level=logging.WARNING)
             return None
         if checkpoint == 'init_cfg':
-            with config_key(key):
+            with config_key(key), reading_safely(self.weights_only):
                 self.model.init_weights()
             return None
         with config_key(key):
-            report = load_checkpoint(self.model, checkpoint)
+            report = load_checkpoint(self.model, checkpoint, self.weights_only)
         if strict and not report.complete:
             raise ConfigError(f'{key}: does not fit the teacher. {report}. Give the checkpoint of this very '
                               'config, or set strict=False to go on with what fits.')

@@ -19,8 +19,9 @@ from typing import Any, Optional
 import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 
+from mmfeatdistill.checkpoint_files import read_checkpoint_file
 from mmfeatdistill.distillers.feature_distiller import ADDED
 from mmfeatdistill.engine.command_line import student_config
 from mmfeatdistill.engine.metafiles import data_name
@@ -187,15 +188,9 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is broken, or another program has written it.
+        ValueError: It is broken, holds more than data, or another program has written it.
     """
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'there is no checkpoint {path!r} (looked in {osp.abspath(path)!r}).')
-    try:
-        saved = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except Exception as error:  # noqa: BLE001 - a broken file shows in many ways; all mean the same here
-        raise ValueError(f'{path} cannot be read as a checkpoint, perhaps it was cut short: '
-                         f'{type(error).__name__}: {error}') from error
+    saved = read_checkpoint_file(path)
     content = saved if isinstance(saved, Mapping) else {}
     if not isinstance(content.get('state_dict'), Mapping) or 'cfg' not in (content.get('meta') or {}):
         found = ', '.join(map(str, list(content)[:5])) or type(saved).__name__

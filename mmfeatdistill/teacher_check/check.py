@@ -211,7 +211,7 @@ class _Check:
         if not self._teacher.is_accelerated or self._teacher.load_report is None:
             return self._teacher.model
         network = copy.deepcopy(blank)
-        load_checkpoint(network, self._teacher.load_report.source)
+        load_checkpoint(network, self._teacher.load_report.source, self._teacher.weights_only)
         return network
 
     def _guessing(self, metric: str) -> float:
