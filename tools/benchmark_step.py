@@ -20,6 +20,7 @@ from rich.table import Table
 
 from mmfeatdistill.engine.random_batch import random_batch
 from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
+from mmfeatdistill.engine.step_report import step_report
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.version import __version__
 from mmfeatdistill.visualization import step_figure
@@ -44,6 +45,7 @@ def main() -> None:
                         help='override settings, such as model.teacher.checkpoint=None')
     parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, beside those that are in it')
     parser.add_argument('--plot', metavar='FILE', help='also draw them, with all that are in the file of --json')
+    parser.add_argument('--report', metavar='FILE', help='also write a page on them, with the picture of --plot')
     args = parser.parse_args()
     MMLogger.get_instance('benchmark_step', log_level=logging.ERROR)
     found: dict[str, Any] = {}
@@ -55,11 +57,14 @@ def main() -> None:
         batch = random_batch(cfg, *args.images) if args.images else None
         costs = measure_step(cfg, args.rounds, args.warmup, args.device, batch)
         show(path, costs, args)
-        found[name_of(path, args)] = costs._asdict() | circumstances(args)
+        found[name_of(path, args)] = costs._asdict() | circumstances(path, args)
         if args.json:
             write_whole(args.json, json.dumps(found, indent=2))
     if args.plot:
         write_whole(args.plot, step_figure({name: entry['seconds'] for name, entry in found.items()}))
+    if args.report:
+        picture = osp.relpath(args.plot, osp.dirname(args.report) or '.') if args.plot else ''
+        write_whole(args.report, step_report(list(found.values()), picture))
 
 
 def configured(path: str, args: argparse.Namespace) -> Config:
@@ -113,9 +118,11 @@ def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
         print(f'the accelerated teacher differs by {costs.difference:.1e} of its largest feature')
 
 
-def circumstances(args: argparse.Namespace) -> dict[str, Any]:
+def circumstances(path: str, args: argparse.Namespace) -> dict[str, Any]:
     """What the figures may depend on."""
-    return dict(rounds=args.rounds, device=args.device, threads=torch.get_num_threads(), date=str(date.today()),
+    return dict(config=osp.basename(path).removesuffix('.py'), images=args.images, teachers=args.teachers,
+                options={key: str(value) for key, value in (args.cfg_options or {}).items()},
+                rounds=args.rounds, device=args.device, threads=torch.get_num_threads(), date=str(date.today()),
                 versions=f'mmfeatdistill {__version__}, Python {platform.python_version()}, torch {torch.__version__}')
 
 

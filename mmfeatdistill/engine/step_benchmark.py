@@ -36,10 +36,10 @@ class StepCosts(NamedTuple):
         ratio (float): Distilled step over the sum of the three parts: the median of the ratios of each round.
         plain_ratio (float): Distilled step over student and plain teachers, without connectors and losses: likewise.
         peak_mib (dict[str, float]): Peak memory that each part adds to what is held before it.
-        memory_mib (dict[str, float]): All memory at the peak of a ``distilled`` step, with all weights and the state
-            of the optimiser, and its ``floor``: what is held anyway, and the greater of what the teachers take
-            by themselves, and of the student alone with the tapped features and what connectors and losses take.
-            Of ``bare`` the last is left out: student, teachers' weights and taps.
+        memory_mib (dict[str, float]): All memory at the peak of a step of the ``student`` alone and of a ``distilled``
+            one, with all weights and the state of the optimiser, and the ``floor`` of the latter: what is held anyway,
+            and the greater of what the teachers take by themselves, and of the student alone with the tapped features
+            and what connectors and losses take. In ``bare`` the last is left out: student, teachers' weights and taps.
         memory_ratio (float): The peak of the distilled step over its floor.
         difference (float): By how much ``acceleration`` changes the teachers' features, relative to the largest.
         operators (dict[str, float]): The operators that take most of a distilled step, with their parts of its time.
@@ -168,7 +168,8 @@ class _Step:
         held = size_of([*self._distiller.state_dict().values(), *_state(self._distilled_optim), *teachers])
         taps = size_of(tensor for target in self._targets for tensor in tensors_in(target.features))
         reading = size_of([self._inputs]) + peaks['teacher']
-        return dict(distilled=held + peaks['distilled'],
+        alone = size_of([*self._student.state_dict().values(), *_state(self._student_optim)])
+        return dict(student=alone + peaks['student'], distilled=held + peaks['distilled'],
                     floor=held + max(reading, peaks['student'] + taps + peaks['objectives']),
                     bare=held + max(reading, peaks['student'] + taps))
 

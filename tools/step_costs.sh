@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Measures all of docs/step_costs.md anew, about 25 minutes on 2 CPU cores: tools/step_costs.sh [options of benchmark_step.py]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+measure() {
+    "${PYTHON:-python}" -W ignore tools/benchmark_step.py "$@" --json docs/step_costs.json
+}
+
+MLP=configs/channel_mlp/channel-mlp
+DIGITS=("${MLP}_resnet18-w8_digits.py" "${MLP}_faster-rcnn_r18-w8_fpn_digits.py" "${MLP}_mask-rcnn_r18-w8_fpn_digits.py"
+        "${MLP}_pspnet_r18-w8-d8_digits.py")
+RANDOM_TEACHER=(--cfg-options model.teacher.checkpoint=None)
+R50_R18=("${MLP}_resnet18_from-resnet34_100e_in1k.py" --images 16 224 224)
+R50=(--cfg-options model.teacher.config=mmpretrain::resnet/resnet50_8xb32_in1k.py)
+MOBILENET=("${MLP}_mobilenet-v1_from-resnet50_100e_in1k.py" --images 16 224 224)
+FASTER_RCNN=(configs/pkd/pkd_faster-rcnn_r50_fpn_from-r101_2x_coco.py --images 2 480 640)
+PSPNET=(configs/cwd/cwd_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py)
+PSPNET_MLP=("${MLP}_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py")
+SMALL=(--images 2 256 512 --cfg-options 'data_preprocessor.size=(256,512)')
+
+rm -f docs/step_costs.json
+measure "${DIGITS[@]}" --rounds 21 "${RANDOM_TEACHER[@]}" "$@"
+measure "${R50_R18[@]}" --rounds 9 "${R50[@]}" "$@"
+measure "${MOBILENET[@]}" --rounds 9 "$@"
+measure "${FASTER_RCNN[@]}" --rounds 5 --warmup 1 "$@"
+measure "${PSPNET[@]}" --images 2 512 1024 --rounds 3 --warmup 1 "$@"
+measure "${PSPNET[@]}" "${PSPNET_MLP[@]}" --rounds 5 --warmup 1 "${SMALL[@]}" "$@"
+
+for teachers in 2 4 8; do
+    measure "${DIGITS[@]}" --rounds 9 --teachers "$teachers" "${RANDOM_TEACHER[@]}" "$@"
+    measure "${R50_R18[@]}" --rounds 5 --warmup 1 --teachers "$teachers" "${R50[@]}" "$@"
+    measure "${FASTER_RCNN[@]}" --rounds 3 --warmup 1 --teachers "$teachers" "$@"
+    measure "${PSPNET[@]}" --rounds 3 --warmup 1 --teachers "$teachers" "${SMALL[@]}" "$@"
+done
+
+FOLDED=model.teacher.acceleration.fold_norms=True
+measure "${DIGITS[@]}" --rounds 21 "${RANDOM_TEACHER[@]}" "$FOLDED" "$@"
+for option in fold_norms=True channels_last=True dtype=bfloat16 compile=True; do
+    measure "${R50_R18[@]}" --rounds 9 "${R50[@]}" "model.teacher.acceleration.$option" "$@"
+done
+measure "${FASTER_RCNN[@]}" --rounds 5 --warmup 1 --cfg-options "$FOLDED" "$@"
+measure "${PSPNET[@]}" --rounds 5 --warmup 1 "${SMALL[@]}" "$FOLDED" \
+    --plot docs/step_costs.png --report docs/step_costs.md "$@"
