@@ -284,10 +284,12 @@ class TapReader:
         if place not in places:
             return value
         caught[place] = _Catch(list(tensors_in(value)), caught.get(place), keeps=places[place])
-        if stop and all(p in caught and caught[p].calls >= self._expected_calls.get(p, 1)
-                        for p in places):
+        done = [p in caught and caught[p].calls >= self._expected_calls.get(p, 1) for p in (place, *places)]
+        if stop and all(done):
             raise _Complete
-        return _clone(value) if place in self._overwritten else value
+        # A call before the last one that counts gives nothing that is read: it may be overwritten.
+        is_read = places[place] or done[0]
+        return _clone(value) if is_read and place in self._overwritten else value
 
     @torch.compiler.disable
     def _finish(self, caught: dict[Place, '_Catch'], taps: Sequence[Tap]) -> Features:

@@ -111,7 +111,7 @@ def lsh_bias(projections: Tensor, *, kind: Literal['median', 'mean', 'zero'] = '
 def _projected(student: Tensor, teacher: Tensor, weight: Tensor, bias: Tensor, kind: str) -> Tensor:
     """Distance of the projections of each sample, averaged over the hashes; (N)."""
     if kind == 'bce':
-        above = (F.linear(teacher, weight, bias) > 0).to(student.dtype)
+        above = F.linear(teacher, weight, bias).gt_(0)
         logits = F.linear(student, weight, bias)
         return F.binary_cross_entropy_with_logits(logits, above, reduction='none').mean(1)
     difference = F.linear(student - teacher, weight)  # the offset cancels
