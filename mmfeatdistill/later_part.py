@@ -176,7 +176,9 @@ class _Gives(nn.Module):
 def _put(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
     """Puts a module in a place of the tree and returns what was there."""
     parent, _, name = path.rpartition('.')
-    children = model.get_submodule(parent)._modules
-    own, children[name] = children[name], module
+    owner = model.get_submodule(parent)
+    while name not in owner._modules:
+        owner = owner.module  # a wrapper, as FSDP puts one around a part of a network
+    own, owner._modules[name] = owner._modules[name], module
     assert own is not None, f'{path} ran in the dry run, so it is there'
     return own
