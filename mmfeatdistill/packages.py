@@ -58,15 +58,15 @@ def make_stock_configs_resolvable() -> None:
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
-    # A module, and the name of no distribution: mmengine then takes the folder that the module is in, which is right
-    # for an editable install too, whose distribution lies elsewhere.
-    MODULE2PACKAGE['mmfeatdistill'] = __name__
     for module, name in MODULE2PACKAGE.items():
         if name != module and importlib.util.find_spec(module) is not None:
             try:
                 distribution(name)
             except PackageNotFoundError:
                 MODULE2PACKAGE[module] = module
+    # A module, and the name of no distribution: mmengine then takes the folder that the module is in, which is right
+    # for an editable install too, whose distribution lies elsewhere.
+    MODULE2PACKAGE['mmfeatdistill'] = __name__
 
 
 def stock_config(name: str) -> str:
