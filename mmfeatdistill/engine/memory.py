@@ -36,8 +36,8 @@ def peak_of(run: Callable[[], None], device: str) -> int:
         int: Bytes. On the CPU of the tensors alone, without the scratch memory of its kernels.
 
     Examples:
-        >>> peak_of(lambda: torch.ones(1024).add(1).sum(), 'cpu')
-        8196
+        >>> peak_of(lambda: torch.ones(1024).neg().sum(), 'cpu')
+        8192
     """
     gc.collect()
     if device != 'cpu':
