@@ -1,5 +1,6 @@
 """What an installation holds: the package, and under .mim the configs and tools that mim and mmengine look for."""
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,3 +114,15 @@ def test_mmengine_finds_the_folder_of_the_package_itself():
     from mmengine.utils import get_installed_path, is_installed
     name = MODULE2PACKAGE['mmfeatdistill']
     assert is_installed(name) and Path(get_installed_path(name)) == ROOT / 'mmfeatdistill'
+
+
+def test_the_same_versions_everywhere():
+    """What is installed before mmcv is built has to be what the extras ask for then, and what the page says."""
+    def pins(file: str) -> set[str]:
+        return set(re.findall(r'\b[\w-]+==[\d.]*\d', (ROOT / file).read_text()))
+
+    extras = {pin for pin in pins('setup.py') if re.match(r'torch|onedl-|mm', pin)}
+    first = {pin for pin in pins('Makefile') if not pin.startswith('opencv')}
+    assert len(extras) == 14 and len(first) == 6
+    assert first <= extras
+    assert extras <= pins('docs/packages.md')
