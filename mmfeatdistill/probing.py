@@ -15,6 +15,9 @@ from mmfeatdistill.tracing import trace as trace_run
 Entry = Literal['extract_feat', 'tensor']
 """How a model is run: its feature extraction, or its whole forward without losses."""
 
+_EXTRACTORS = ('backbone', 'neck')
+"""The children that feature extraction runs in all libraries."""
+
 _SIZES = (64, 224)
 """Sides of the square dry-run image; the second is for models of fixed input size."""
 
@@ -47,12 +50,15 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
         reader (TapReader): Taps of this model; learns what it needs to know for later passes.
 
     Returns:
-        tuple[Reading, Entry]: The features of one image, and the shortest entry that reaches all taps.
+        tuple[Reading, Entry]: The features of one image, and an entry that reaches all taps: feature extraction where
+        that is enough for the taps of backbones and necks.
 
     Raises:
         ValueError: No entry reaches all the taps, or a tap selects nothing.
     """
-    entries: tuple[Entry, ...] = ('extract_feat', 'tensor')
+    entries: list[Entry] = ['extract_feat', 'tensor']
+    if any(tap.place.path.partition('.')[0] not in _EXTRACTORS for tap in reader.taps):
+        entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
     failure = None
     for size in _SIZES:
         inputs, data_samples = _dummy_batch(model, size)

@@ -21,9 +21,10 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.normalization import InputConversion, InputSpace
 from mmfeatdistill.probing import Entry, probe, run_entry, undisturbed
 from mmfeatdistill.reading import Reading
-from mmfeatdistill.registry import check_options
+from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps import TapReader
 from mmfeatdistill.tracing import tensors_in
+from mmfeatdistill.undrawn import Undrawn
 from mmfeatdistill.zoo import build_model, load_config, zoo_weights
 
 
@@ -77,10 +78,11 @@ class Teacher:
         if config is not None:
             with config_key(f'{key}.config'):
                 loaded = load_config(config)
-        with config_key(key):
+        checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
+        is_loaded = strict and checkpoint not in (None, 'init_cfg')
+        with config_key(key), Undrawn() if is_loaded else nullcontext():
             cfg = Config(dict(model=model)) if loaded is None else loaded
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
-        checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
         self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint')
         self._freeze()
         self.convert = InputConversion(InputSpace.of(student_preprocessor),
@@ -262,6 +264,7 @@ def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocesso
             raise ConfigError(f'{key}: expected a config name or a dict, got {entry!r}.')
         options = {name: value for name, value in options.items() if name != '_scope_'}
         check_options(inspect.signature(Teacher), options, key, found=('student_preprocessor', 'key'))
+        check_values(inspect.signature(Teacher), options, key)
         teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))
     return teachers
 
