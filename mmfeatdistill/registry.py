@@ -18,6 +18,9 @@ MODELS = Registry(
     'model', parent=root.MODELS, scope=SCOPE,
     locations=[f'{SCOPE}.{room}' for room in ('backbones', 'losses', 'connectors', 'objectives', 'distillers')])
 HOOKS = Registry('hook', parent=root.HOOKS, scope=SCOPE, locations=[f'{SCOPE}.hooks'])
+OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope=SCOPE,
+                          locations=[f'{SCOPE}.engine.mixed_precision'])
+STRATEGIES = Registry('strategy', parent=root.STRATEGIES, scope=SCOPE, locations=[f'{SCOPE}.engine.fsdp'])
 
 
 def build(cfg: Any, key: str, **found: Any) -> Any:
