@@ -251,6 +251,7 @@ def _untrusted(source: str, error: Exception) -> UntrustedCheckpointError:
     reason = f'it asks for {named[1]}' if named else str(error).splitlines()[-1].rstrip('.')
     return UntrustedCheckpointError(
         f'{source!r} holds more than weights and plain data: {reason}. Reading that would run code of the choice of '
-        'whoever made the file. If you trust them, set weights_only=False (of a teacher: model.teacher.weights_only), '
-        f"or save it anew without that: saved = torch.load({source!r}, weights_only=False); torch.save({{key: saved["
-        "key] for key in ('state_dict', 'meta') if key in saved}, 'weights.pth').")
+        'whoever made the file. If you trust them, set weights_only=False (for a teacher in model.teacher, for '
+        f'load_from in StudentCheckpointHook), or save it anew without that: saved = torch.load({source!r}, '
+        "weights_only=False); torch.save({key: saved[key] for key in ('state_dict', 'meta') if key in saved}, "
+        "'weights.pth').")

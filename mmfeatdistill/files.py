@@ -10,6 +10,9 @@ def write_whole(path: Union[str, Path], content: Union[str, bytes]) -> None:
     Args:
         path (str | Path): Of the file; its folder is made where it is missing.
         content (str | bytes): What it will hold; a killed process leaves nothing half-written under its name.
+
+    Raises:
+        OSError: It could not be written, for example as the disk is full; what was there before still is.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -20,6 +23,9 @@ def write_whole(path: Union[str, Path], content: Union[str, bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        raise OSError(error.errno, f'{error.strerror}. {target} could not be written; all files that were there before '
+                      'still are') from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -156,7 +156,7 @@ def test_code_is_not_run(tmp_path, reader, kind, name):
         assert isinstance(error.value, UntrustedCheckpointError)
         told = str(error.value).replace('commands.', 'subprocess.').replace('builtins.', '')  # names of Python 2 or 3
         assert f'holds more than weights and plain data: it asks for {name}. ' in told
-        assert 'If you trust them, set weights_only=False (of a teacher: model.teacher.weights_only)' in told
+        assert 'If you trust them, set weights_only=False (for a teacher in model.teacher, ' in told
     read_checkpoint_file(path, weights_only=False)
     wait_for(marker.exists, seconds=20)  # otherwise the attack was harmless anyway
 

@@ -1,12 +1,17 @@
 """Keeps what distillation adds out of the student's checkpoint, and beside it for resuming."""
+import os.path as osp
 from typing import Any
 
+from mmengine import dist
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmfeatdistill.checkpoint_files import read_checkpoint_file
 from mmfeatdistill.distillers.feature_distiller import ADDED
-from mmfeatdistill.hooks.whole_files import write_whole_files
+from mmfeatdistill.errors import config_key
+from mmfeatdistill.files import remove_leftovers
+from mmfeatdistill.hooks.whole_files import checkpoint_folder, mend_last_checkpoint, write_whole_files
 from mmfeatdistill.registry import HOOKS
 
 _LAYOUT = {'state_dict': f'{ADDED}.', 'ema_state_dict': f'module.{ADDED}.'}
@@ -20,23 +25,48 @@ class StudentCheckpointHook(Hook):
     On saving, the entries ``distiller.*`` move from ``state_dict`` and ``ema_state_dict`` to a key of
     their own, ``distiller``; so the file loads in the stock student config with nothing missing and
     nothing unexpected. On resuming they move back. On loading without resuming, the distiller keeps its
-    fresh connectors. Checkpoints on a local disk are written whole: a killed training leaves none that is broken.
+    fresh connectors. Checkpoints on a local disk are written whole: a killed training leaves none that is broken,
+    keeps the one before until the next is there, and is resumed from the last that is whole.
+
+    Args:
+        weights_only (bool): Whether a file of ``load_from`` that holds more than tensors and plain data is refused
+            before mmengine loads it, which would run code in it. Defaults to True.
+
+    Raises:
+        ConfigError: The file of ``load_from`` is refused, or cannot be read.
     """
 
     # Before EMAHook, which reads both state dicts on loading.
     priority = 'VERY_HIGH'
 
+    def __init__(self, weights_only: bool = True) -> None:
+        self.weights_only = weights_only
+
     def before_run(self, runner: Any) -> None:
-        """Registers the half that acts after EMAHook on saving, and lets files be written whole.
+        """Registers the half that acts after EMAHook on saving, lets files be written whole, and checks what is loaded.
 
         Args:
             runner (Runner): The runner; mmengine has one priority order for saving and loading.
         """
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook):
-                write_whole_files(hook, str(hook.out_dir or runner.work_dir))
+        for hook in _checkpoint_hooks(runner):
+            write_whole_files(hook, checkpoint_folder(hook, runner.work_dir))
+            if runner._resume and runner._load_from is None and dist.is_main_process():
+                mend_last_checkpoint(runner.work_dir, checkpoint_folder(hook, runner.work_dir), hook.filename_tmpl)
+        dist.barrier()
+        if runner._load_from is not None and self.weights_only and not osp.isdir(runner._load_from):
+            with config_key('load_from'):
+                read_checkpoint_file(runner._load_from)
         if not any(isinstance(hook, _MoveAsideHook) for hook in runner.hooks):
             runner.register_hook(_MoveAsideHook(), priority='VERY_LOW')
+
+    def before_train(self, runner: Any) -> None:
+        """Removes what a killed training has left half-written; not before, as one may be running that is tested.
+
+        Args:
+            runner (Runner): The runner.
+        """
+        for hook in _checkpoint_hooks(runner) if dist.is_main_process() else []:
+            remove_leftovers(checkpoint_folder(hook, runner.work_dir))
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Puts the added entries back before anything reads the state dicts.
@@ -60,6 +90,10 @@ class _MoveAsideHook(Hook):
                  if name in checkpoint}
         if any(added.values()):
             checkpoint[ADDED] = added
+
+
+def _checkpoint_hooks(runner: Any) -> list[CheckpointHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
 
 
 def _take(state_dict: dict, prefix: str) -> dict:
