@@ -50,7 +50,7 @@ class Acceleration:
         for name, value in dict(fold_norms=fold_norms, channels_last=channels_last, side_stream=side_stream).items():
             if not isinstance(value, bool):
                 raise ConfigError(f'{key}.{name}: expected True or False, got {value!r}.')
-        if dtype is not None and dtype not in _DTYPES:
+        if dtype is not None and dtype not in list(_DTYPES):
             raise ConfigError(f"{key}.dtype: expected {' or '.join(map(repr, _DTYPES))} or None, got {dtype!r}.")
         if not isinstance(compile, (bool, Mapping)):
             raise ConfigError(f'{key}.compile: expected True, False or a dict with the options of torch.compile, got '
@@ -120,7 +120,10 @@ class Acceleration:
             options = {} if self._compile is True else dict(self._compile)
             parts = list(_parts_between(model, {place.path for place in places}))
             for part in parts:
-                part.forward = torch.compile(part.forward, **options)  # type: ignore[method-assign]
+                try:
+                    part.forward = torch.compile(part.forward, **options)  # type: ignore[method-assign]
+                except (TypeError, ValueError, RuntimeError) as error:
+                    raise ConfigError(f'{self._key}.compile: torch.compile refuses {options}: {error}') from error
             done.append(f'{len(parts)} parts compiled')
         self.difference = _difference(before, self._try(read, done))
         print_log(f'{self._key}: {", ".join(done)}; relative difference of the features of a small image: '

@@ -2,6 +2,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -84,7 +85,8 @@ class LaterPart:
             with undisturbed(reading.model):
                 found = self.run(poisoned, torch.zeros_like(feature), wanted)
         except Exception as error:
-            raise ValueError(f'the network cannot be continued from {tap!r} alone: {error}') from error
+            raise ValueError(f'the network cannot be continued from {tap!r} alone: {error}. Tap the ends of whole '
+                             "stages, such as 'backbone.layer2:pre', or the last one only.") from error
         unclean = [text for text, tensors in found.items() if not all(tensor.isfinite().all() for tensor in tensors)]
         if unclean:
             raise ValueError(f'the network cannot be continued from {tap!r} alone: {unclean[0]!r} also depends on '
@@ -111,6 +113,7 @@ class StageChain:
                 raise ValueError(f'{tap!r} gives {len(reading[tap])} features; name a place that gives one, such as '
                                  "'backbone.layer4:pre' or 'head.fc'.")
         calls = trace(reading.model, reading.inputs.shape[-1])
+        _check_order(calls, self.stages)
         self._parts = [LaterPart(Tap.parse(tap), reading, calls, self._behind(stage))
                        for stage, tap in enumerate(self.stages)]
 
@@ -134,6 +137,16 @@ class StageChain:
 
     def _behind(self, stage: int) -> list[str]:
         return [*self.stages[stage + 1:], self.output]
+
+
+def _check_order(calls: Sequence[Call], stages: Sequence[str]) -> None:
+    """Whether the stages end one after the other."""
+    places = [Tap.parse(stage).place.path for stage in stages]
+    ends = [max(index for index, call in enumerate(calls) if call.path == path) for path in places]
+    for (first, end), (second, later) in pairwise(zip(stages, ends)):
+        if not end < later:
+            raise ValueError(f'stages stand in the order of the network, each once, but {second!r} does not end after '
+                             f'{first!r}.')
 
 
 def _calls_before(calls: Sequence[Call], stage: str) -> Counter:

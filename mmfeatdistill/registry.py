@@ -4,8 +4,10 @@ Everything is found by name on first use, so a config that says ``type='mmfeatdi
 needs no import of its own.
 """
 import inspect
+import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, Literal, Union, get_args, get_origin
 
 from mmengine import registry as root
 from mmengine.registry import Registry
@@ -36,17 +38,32 @@ def build(cfg: Any, key: str, **found: Any) -> Any:
         object: The built module.
 
     Raises:
-        ConfigError: ``cfg`` is no dict, has no or an unknown ``type``, an unknown key, a key that is not
-            for the user to give, lacks a required one, or is refused by the class.
+        ConfigError: ``cfg`` is no dict, has no or an unknown ``type`` or one that does not take what is found, an
+            unknown key, a key that is not for the user to give, lacks a required one, has a value of another type, or
+            is refused by the class.
     """
     if not isinstance(cfg, Mapping) or 'type' not in cfg:
         raise ConfigError(f"{key}: expected a dict with a 'type', got {cfg!r}.")
     options = {name: value for name, value in cfg.items() if name not in ('type', '_scope_')}
     cls = _look_up(cfg['type'], key)
-    check_options(inspect.signature(cls), options, key, found=found)
+    with config_key(key):
+        signature = inspect.signature(cls)
+    _check_takes(signature, found, cfg['type'], key)
+    check_options(signature, options, key, found=found)
     with config_key(key):
         # The scope is switched so that layers which a module builds resolve here, not in the task library.
-        return MODELS.build(dict(options, type=cls, **found, _scope_=SCOPE))
+        cfg = dict(options, type=cls, **found, _scope_=SCOPE)
+        if not getattr(cls, '__module__', '').startswith(f'{SCOPE}.'):
+            return MODELS.build(cfg)  # the annotations of other libraries may be inexact
+        try:
+            module = MODELS.build(cfg)
+        except (TypeError, ValueError) as error:
+            # What the class itself says of an option says more.
+            if not any(f'{name}: ' in str(error) for name in options):
+                check_values(signature, options, key)
+            raise
+        check_values(signature, options, key)
+        return module
 
 
 def check_options(signature: inspect.Signature, options: Mapping, key: str,
@@ -78,6 +95,71 @@ def check_options(signature: inspect.Signature, options: Mapping, key: str,
     if missing:
         raise ConfigError(f'{key}: needs {", ".join(map(repr, missing))}, which is missing; '
                           f'got {sorted(options)}.')
+
+
+def check_values(signature: inspect.Signature, options: Mapping, key: str) -> None:
+    """Compares the values that a user gave with the annotations of a signature.
+
+    Checked are numbers, truth values and literals; what has other annotations is left to the called. NaN is no number.
+
+    Args:
+        signature (inspect.Signature): Of what will be called.
+        options (Mapping): What the user gave.
+        key (str): Where it stands in the config.
+
+    Raises:
+        ConfigError: Names the offending key, what was given and what would do.
+
+    Examples:
+        >>> def loss(weight: float = 1.0): ...
+        >>> check_values(inspect.signature(loss), dict(weight='5e-7'), 'model.objectives.fpn.loss')
+        Traceback (most recent call last):
+        mmfeatdistill.errors.ConfigError: model.objectives.fpn.loss.weight: expected a number, got '5e-7'.
+    """
+    for name, value in options.items():
+        parameter = signature.parameters.get(name)
+        kinds = _kinds(parameter.annotation) if parameter is not None else ()
+        if kinds and not any(_is_of(value, kind) for kind in kinds):
+            *others, last = map(_told, kinds)
+            expected = f'{", ".join(others)} or {last}' if others else last
+            raise ConfigError(f'{key}.{name}: expected {expected}, got {value!r}.')
+
+
+def _kinds(annotation: Any) -> tuple:
+    """What a value may be: types and literal values; nothing where the annotation holds anything else."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    if get_origin(annotation) is Union:
+        parts = [_kinds(part) for part in get_args(annotation)]
+        return tuple(kind for part in parts for kind in part) if all(parts) else ()
+    return (annotation,) if annotation in (int, float, bool, type(None)) else ()
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if kind is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    return isinstance(value, kind) if isinstance(kind, type) else value == kind
+
+
+def _told(kind: Any) -> str:
+    names = {int: 'an integer', float: 'a number', bool: 'True or False', type(None): 'None'}
+    return names[kind] if isinstance(kind, type) else repr(kind)
+
+
+def _check_takes(signature: inspect.Signature, found: Collection[str], name: Any, key: str) -> None:
+    """Whether a class is of the kind that is wanted: one that takes what is found for it."""
+    if _takes(signature, found):
+        return
+    fitting = [known for known, cls in MODELS.module_dict.items() if {*found} <= {*inspect.signature(cls).parameters}]
+    raise ConfigError(f'{key}.type: {name!r} cannot stand here, as it takes no {" and ".join(map(repr, found))}; what '
+                      f'does is {", ".join(map(repr, sorted(fitting)))}.')
+
+
+def _takes(signature: inspect.Signature, names: Collection[str]) -> bool:
+    parameters = signature.parameters
+    return all(name in parameters for name in names) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _look_up(name: Any, key: str) -> Any:

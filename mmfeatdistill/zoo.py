@@ -35,13 +35,18 @@ def load_config(config: str) -> Config:
     Raises:
         FileNotFoundError: There is no such file, stock config or zoo model; names the nearest.
         ImportError: The library is not installed.
+        TypeError: ``config`` is no string.
+        ValueError: The file cannot be read as a config.
     """
+    if not isinstance(config, str):
+        raise TypeError("expected a config file, a stock config ('mmdet::<folder>/<file>.py') or the name of a zoo "
+                        f'model, got {config!r:.100}.')
     if osp.isfile(config):
-        return Config.fromfile(config)
+        return _read(config)
     library, separator, name = config.rpartition('::')
     if name.endswith('.py'):
         if separator:
-            cfg = Config.fromfile(stock_config(config))
+            cfg = _read(stock_config(config))
             # The libraries' model files are meant to be inherited and do not state it.
             cfg.setdefault('default_scope', library)
             return cfg
@@ -52,7 +57,14 @@ def load_config(config: str) -> Config:
         raise FileNotFoundError(f'{config!r} is neither a file, nor a stock config such as '
                                 "'mmdet::<folder>/<file>.py', nor a zoo model of "
                                 f'{", ".join(libraries)}{did_you_mean(name, entries)}')
-    return Config.fromfile(entries[name].config)
+    return _read(entries[name].config)
+
+
+def _read(file: str) -> Config:
+    try:
+        return Config.fromfile(file)
+    except Exception as error:  # a config file is a program, and fails in any way
+        raise ValueError(f'{file!r} cannot be read as a config: {type(error).__name__}: {error}') from error
 
 
 def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> nn.Module:
@@ -76,7 +88,13 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
     preprocessor = cfg.get('data_preprocessor', data_preprocessor)
     if preprocessor is not None:
         model.setdefault('data_preprocessor', preprocessor)
-    return root.MODELS.build(model)
+    try:
+        return root.MODELS.build(model)
+    except TypeError as error:
+        if "unexpected keyword argument 'data_preprocessor'" not in str(error):
+            raise
+        raise TypeError('expected the config of a whole model, such as a detector with its backbone and heads, got '
+                        f'that of {model["type"]!r}.') from error
 
 
 def zoo_weights(filename: str, name: str = '') -> str:

@@ -28,6 +28,7 @@ from mmfeatdistill.engine import (
     compare,
     default_jobs,
     is_distillation,
+    key_value,
     run_experiments,
 )
 from mmfeatdistill.engine.progress import ProgressBar
@@ -36,6 +37,7 @@ from mmfeatdistill.engine.report_formats import csv_text, json_text, markdown
 from mmfeatdistill.engine.scheduler import with_needs
 from mmfeatdistill.engine.slurm import submission_script
 from mmfeatdistill.engine.step_timing import time_steps
+from mmfeatdistill.errors import config_key
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.version import __version__
 from mmfeatdistill.visualization import comparison_figure
@@ -92,7 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                       help='train nothing; print a script that submits what is not finished')
     kind.add_argument('--only', metavar='seed_N/NAME',
                       help='run the training of this folder of --out and no other, without a report')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings of all configs, teachers included')
     return parser.parse_args(arguments)
 
@@ -100,7 +102,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def distillations(patterns: Sequence[str]) -> list[str]:
     """The distillation configs among some files."""
     files = dict.fromkeys(osp.relpath(file) for pattern in patterns for file in sorted(glob(pattern)) or [pattern])
-    chosen = [file for file in files if is_distillation(file)]
+    with config_key('configs'):
+        chosen = [file for file in files if is_distillation(file)]
     for file in files:
         if file not in chosen:
             print(f'{file}: no distillation config, skipped.', file=sys.stderr)

@@ -18,13 +18,13 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
+from mmfeatdistill.engine import key_value, load_with_options, student_config
 from mmfeatdistill.engine.random_batch import random_batch
 from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
 from mmfeatdistill.engine.step_report import step_report
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.version import __version__
 from mmfeatdistill.visualization import step_figure
-from mmfeatdistill.zoo import load_config
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
               objectives='connectors and losses', distilled='distilled step',
@@ -41,17 +41,24 @@ def main() -> None:
     parser.add_argument('--images', type=int, nargs=3, metavar=('COUNT', 'HEIGHT', 'WIDTH'),
                         help='random images of this size and random weights')
     parser.add_argument('--teachers', type=int, metavar='COUNT', help='so many teachers, each like that of the config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=None')
     parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, beside those that are in it')
     parser.add_argument('--plot', metavar='FILE', help='also draw them, with all that are in the file of --json')
     parser.add_argument('--report', metavar='FILE', help='also write a page on them, with the picture of --plot')
     args = parser.parse_args()
+    if args.rounds < 1 or args.warmup < 0:
+        parser.error('--rounds, --warmup: at least 1 round that counts, and no negative number before it')
+    if args.images and min(args.images) < 1:
+        parser.error(f'--images: expected three positive numbers, got {args.images}')
     MMLogger.get_instance('benchmark_step', log_level=logging.ERROR)
     found: dict[str, Any] = {}
     if args.json and osp.isfile(args.json):
-        with open(args.json) as file:
-            found = json.load(file)
+        try:
+            with open(args.json) as file:
+                found = json.load(file)
+        except ValueError as error:
+            parser.error(f'--json: {args.json} holds something else than figures: {error}')
     for path in args.configs:
         cfg = configured(path, args)
         batch = random_batch(cfg, *args.images) if args.images else None
@@ -69,7 +76,9 @@ def main() -> None:
 
 def configured(path: str, args: argparse.Namespace) -> Config:
     """A config with the options of the command; for random images, without anything to download."""
-    cfg = load_config(path)
+    cfg = load_with_options(path, None)
+    if student_config(cfg) is cfg:
+        raise SystemExit(f'{path} is no distillation config: there is no distilled step to time.')
     if args.images:
         cfg.model.student = without_weights(cfg.model.student.to_dict())
         for teacher in cfg.model.teacher if isinstance(cfg.model.teacher, list) else [cfg.model.teacher]:

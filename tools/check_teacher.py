@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmfeatdistill.engine import load_with_options, student_config
+from mmfeatdistill.engine import key_value, load_with_options, student_config
 from mmfeatdistill.engine.preflight import Preflight, preflight
 from mmfeatdistill.errors import ConfigError
 
@@ -34,7 +34,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument('config', help='a distillation config')
     parser.add_argument('--images', type=int, default=200,
                         help='validation images to evaluate on; more show smaller differences (default: %(default)s)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=teacher.pth')
     args = parser.parse_args(arguments)
     if args.images < 10:

@@ -12,7 +12,7 @@ from typing import Optional
 
 from mmengine.config import DictAction
 
-from mmfeatdistill.engine import Experiment, ExperimentsFailed, Result, run_experiments
+from mmfeatdistill.engine import Experiment, ExperimentsFailed, Result, key_value, run_experiments
 from mmfeatdistill.engine.generations import Chain, finished_generations, generations_table, plan_generations
 from mmfeatdistill.engine.progress import ProgressBar
 from mmfeatdistill.files import write_whole
@@ -34,7 +34,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument('--out', help='folder of all results; default: work_dirs/generations/<config name>')
     parser.add_argument('--first', metavar='CHECKPOINT', help='the first teacher; default: the student, trained alone')
     parser.add_argument('--threads', type=int, default=1, help='torch threads (default: 1)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings of the config')
     args = parser.parse_args(arguments)
     name = osp.splitext(osp.basename(args.config))[0]

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mmfeatdistill.engine import student_config
+from mmfeatdistill.engine import load_with_options, student_config
+from mmfeatdistill.errors import config_key, did_you_mean
 from mmfeatdistill.probing import probe_all
-from mmfeatdistill.zoo import build_model, load_config
+from mmfeatdistill.zoo import build_model
 
 
 def main() -> None:
@@ -22,8 +23,15 @@ def main() -> None:
     parser.add_argument('--under', default='', help="only places whose name starts so, such as 'neck'")
     parser.add_argument('--depth', type=int, help="only names of at most so many parts ('neck' has one)")
     args = parser.parse_args()
+    if args.size < 1:
+        parser.error(f'--size: expected a positive number of pixels, got {args.size}')
     MMLogger.get_instance('list_taps', log_level=logging.ERROR)
-    model = build_model(student_config(load_config(args.config)))
+    cfg = student_config(load_with_options(args.config, None))
+    with config_key('model'):
+        model = build_model(cfg)
+    names = [name for name, _ in model.named_modules() if name]
+    if not any(name.startswith(args.under) for name in names):
+        parser.error(f'--under: no place begins so{did_you_mean(args.under, names)}')
     table = Table('tap', 'module', 'output (for one image)', 'stride', 'calls')
     for path, (tensors, calls) in probe_all(model, args.size).items():
         if path.startswith(args.under) and (args.depth is None or path.count('.') < args.depth):

@@ -27,6 +27,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
                         help='the source tree (default: the one of this file)')
     parser.add_argument('--check', action='store_true', help='write nothing, only say what is out of date')
     args = parser.parse_args(arguments)
+    if not (args.root / 'configs').is_dir():
+        parser.error(f'{args.root} is no source tree: it has no folder configs')
     try:
         changed = outdated(args.root)
     except ValueError as error:

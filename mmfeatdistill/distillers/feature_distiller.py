@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
+from mmfeatdistill.batches import explained
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.objectives.base import no_gradient
@@ -94,6 +95,18 @@ class FeatureDistiller(BaseModel):
         """
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode, **kwargs)
+        if torch.compiler.is_compiling():
+            return self._losses(inputs, data_samples, **kwargs)
+        with explained(self.student, dict(inputs=inputs, data_samples=data_samples)):
+            return self._losses(inputs, data_samples, **kwargs)
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """A training step as any model makes it; says what is wrong with a batch on which it fails."""
+        with explained(self.student, data):
+            return super().train_step(data, optim_wrapper)
+
+    def _losses(self, inputs: Tensor, data_samples: Optional[list], **kwargs: Any) -> dict[str, Any]:
+        """The student's losses and those of the objectives that are on."""
         active = {name: o for name, o in self.objectives.items() if o.weight != 0}
         if not active:
             losses = self.student(inputs, data_samples, mode='loss', **kwargs)
@@ -178,7 +191,9 @@ class FeatureDistiller(BaseModel):
         self._check_first_step(active, student.features, losses)
         targets = self._finish_teachers(active, started)
         for name, objective in active.items():
-            for key, value in objective(student, targets[name]).items():
+            with config_key(f'model.objectives.{name}'):
+                added = objective(student, targets[name])
+            for key, value in added.items():
                 losses[f'{name}.{key}'] = value * (objective.weight * objective.factors.get(key, 1.0))
 
     @torch.compiler.disable
@@ -307,6 +322,8 @@ def _build_objectives(objectives: Any, taken: Collection[str]) -> dict[str, Obje
                           "fpn=dict(type='FeatureMatch', taps=['neck'], loss=dict(type='SquaredError')).")
     built = {}
     for name, cfg in wanted.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f'model.objectives: each objective needs a name, such as fpn=dict(...), got {name!r}.')
         if '.' in name or hasattr(ModuleDict, name):
             raise ConfigError(f'model.objectives.{name}: cannot be used as a name; take another, such as '
                               f"'{name.replace('.', '_')}_match'.")

@@ -2,6 +2,7 @@
 from mmfeatdistill.engine.command_line import (
     configure,
     configure_training,
+    key_value,
     load_with_options,
     run_arguments,
     student_config,
@@ -11,5 +12,5 @@ from mmfeatdistill.engine.experiment import Experiment, Result, read_scalars
 from mmfeatdistill.engine.scheduler import ExperimentsFailed, default_jobs, run_experiments
 
 __all__ = ['Comparison', 'Experiment', 'ExperimentsFailed', 'Result', 'compare', 'configure', 'configure_training',
-           'default_jobs', 'is_distillation', 'load_with_options', 'read_scalars', 'run_arguments', 'run_experiments',
-           'student_config']
+           'default_jobs', 'is_distillation', 'key_value', 'load_with_options', 'read_scalars', 'run_arguments',
+           'run_experiments', 'student_config']

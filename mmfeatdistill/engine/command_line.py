@@ -8,6 +8,7 @@ from typing import Any, Optional
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
 
+from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.zoo import load_config
 
 
@@ -23,13 +24,30 @@ def run_arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help="a config file, or a stock config such as 'mmdet::...'")
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings of the config, such as train_cfg.max_epochs=3')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed job were started')
     # torch.distributed.launch passes this; torchrun sets the environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
+
+
+def key_value(text: str) -> str:
+    """Checks one word of ``--cfg-options``, as a ``type`` of argparse.
+
+    Args:
+        text (str): ``'KEY=VALUE'``.
+
+    Returns:
+        str: The same.
+
+    Raises:
+        ArgumentTypeError: There is no key, or no value.
+    """
+    if not text.partition('=')[0] or '=' not in text:
+        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, such as train_cfg.max_epochs=3, got {text!r}')
+    return text
 
 
 def load_with_options(config: str, options: Optional[Mapping[str, Any]]) -> Config:
@@ -41,8 +59,12 @@ def load_with_options(config: str, options: Optional[Mapping[str, Any]]) -> Conf
 
     Returns:
         Config: The config with these settings.
+
+    Raises:
+        ConfigError: There is no such config, or it cannot be read.
     """
-    cfg = load_config(config)
+    with config_key('config'):
+        cfg = load_config(config)
     if options:
         cfg.merge_from_dict(options)
     return cfg
@@ -109,9 +131,18 @@ def student_config(cfg: Config) -> Config:
 
     Returns:
         Config: The same, with the student as its model; nothing of the distiller or teacher is built.
+
+    Raises:
+        ConfigError: The config has no model, or its distiller no student.
     """
+    if not isinstance(cfg.get('model'), Mapping):
+        raise ConfigError(f"model: expected a model config with a 'type', got {cfg.get('model')!r:.100} in "
+                          f'{cfg.filename or "the config"}.')
     kind = cfg.model.get('type')
     if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'FeatureDistiller':
+        if not isinstance(cfg.model.get('student'), Mapping):
+            raise ConfigError(f'model.student: expected a model config, got {cfg.model.get("student")!r:.100} in '
+                              f'{cfg.filename or "the config"}.')
         cfg = cfg.copy()
         cfg.model = cfg.model.student
     return cfg

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmfeatdistill.engine.command_line import student_config
 from mmfeatdistill.engine.experiment import Experiment
+from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.zoo import load_config
 
 _RESUME_HOOK = 'mmfeatdistill.ExactResumeHook'
@@ -170,7 +171,7 @@ class _Plan:
         distilled = self._training(config, seed)
         assert isinstance(distilled.config, Config), 'a plan loads its configs'
         if student_config(distilled.config) is distilled.config:
-            raise ValueError(f'{config} is no distillation config: its model is no FeatureDistiller.')
+            raise ConfigError(f'config: {config} is no distillation config: its model is no FeatureDistiller.')
         student = self._experiment(_student_alone(distilled), student_name(config), seed)
         teachers = [need for key, need in distilled.needs.items() if key.startswith('model.teacher')]
         return Comparison(config, seed, student, tuple(dict.fromkeys(teachers)), distilled)

@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce_dict
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
+from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.features import as_map
 from mmfeatdistill.hooks._objectives import objectives_of
 from mmfeatdistill.objectives.logged import added_loss, task_loss
@@ -71,12 +72,18 @@ class AlignmentHook(Hook):
 
     Args:
         interval (int): Iterations between two measurements. Defaults to 50.
+
+    Raises:
+        ConfigError: ``interval`` is no positive number.
     """
 
     # Before LoggerHook, which reads the message hub in the same stage.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, interval: int = 50) -> None:
+        if not isinstance(interval, int) or interval < 1:
+            raise ConfigError(f'custom_hooks.AlignmentHook.interval: expected a positive number of iterations, got '
+                              f'{interval!r}.')
         self.interval = interval
         self._pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._handles: list[Any] = []

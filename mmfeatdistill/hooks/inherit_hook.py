@@ -36,6 +36,9 @@ class InheritHook(Hook):
                               f'got {parts!r}.')
         with config_key('custom_hooks.InheritHook.parts'):
             self.parts = [TapPair.parse(part) for part in parts]
+        if not isinstance(teacher, int):
+            raise ConfigError('custom_hooks.InheritHook.teacher: expected the position of a teacher (0, 1, ...), got '
+                              f'{teacher!r}.')
         self.teacher = teacher
 
     def before_train(self, runner: Any) -> None:

@@ -68,6 +68,8 @@ class ObjectiveScheduleHook(Hook):
         key = f'custom_hooks.ObjectiveScheduleHook({objective!r})'
         if decay not in ('linear', 'cosine'):
             raise ConfigError(f"{key}.decay: expected 'linear' or 'cosine', got {decay!r}.")
+        if not isinstance(by_epoch, bool):
+            raise ConfigError(f'{key}.by_epoch: expected True or False, got {by_epoch!r}.')
         for name, value in (('warmup', warmup), ('decay_begin', decay_begin), ('stop', stop)):
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise ConfigError(f'{key}.{name}: expected a number of steps, got {value!r}.')

@@ -27,7 +27,7 @@ class TeacherCheckHook(Hook):
         allow_chance (bool): Whether a teacher at chance level is a warning only. Defaults to False.
 
     Raises:
-        ConfigError: ``images`` is no number of at least 10.
+        ConfigError: ``images`` is no number of at least 10, or ``allow_chance`` no truth value.
     """
 
     # Of the hooks that look at a training before it begins, this is soon done.
@@ -36,6 +36,8 @@ class TeacherCheckHook(Hook):
     def __init__(self, images: int = 200, allow_chance: bool = False) -> None:
         if not isinstance(images, int) or images < 10:
             raise ConfigError(f'{_KEY}.images: expected a number of at least 10, got {images!r}.')
+        if not isinstance(allow_chance, bool):
+            raise ConfigError(f'{_KEY}.allow_chance: expected True or False, got {allow_chance!r}.')
         self.images = images
         self.allow_chance = allow_chance
 

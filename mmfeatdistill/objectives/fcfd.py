@@ -98,6 +98,8 @@ class FCFD(Objective):
             if student_output.shape[1] != teacher_output.shape[1]:
                 raise ValueError(f'the student tells {student_output.shape[1]} classes and the teacher '
                                  f'{teacher_output.shape[1]}, so their outputs cannot be compared.')
+        with config_key(key):
+            kl_divergence(*same_size(student_output, teacher_output), tau=self.tau)
         self._pools = teacher_output.dim() == 2
         self._paths = [MixedPath(stage, ends_in_teacher) for stage in range(len(self.taps) - self._pools)
                        for ends_in_teacher in (True, False)]

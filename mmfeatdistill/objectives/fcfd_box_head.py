@@ -76,6 +76,7 @@ class FCFDBoxHead(Objective):
             if self.box_weight:
                 _check_width(student[_OFFSETS][0], mimicked.offsets,
                              'box deltas (box_weight=0 leaves them out)')
+            kl_divergence(student[_LOGITS][0], mimicked.logits, tau=self.tau)
 
     def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""

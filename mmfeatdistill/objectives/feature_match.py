@@ -1,5 +1,6 @@
 """Matching features place by place."""
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Optional, Union
 
 import torch
@@ -48,10 +49,14 @@ class FeatureMatch(Objective):
     def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
         """Builds the loss, and a connector for each pair of features (see :class:`Objective`)."""
         self.loss = build(self._configs['loss'], f'{key}.loss')
+        if isinstance(self.loss, Objective):
+            raise ConfigError(f'{key}.loss.type: {type(self.loss).__name__} is an objective, which goes into '
+                              "model.objectives; here a loss compares two features, as in dict(type='SquaredError').")
         with config_key(f'{key}.taps'):
             pairs = list(self._pairs(student, teachers))
             for feature in (feature for pair in pairs for feature in pair):
                 _check_one_per_image(feature)
+                _check_floating(feature)
             for s, t in pairs:
                 _check_kinds(s, t)
                 same_size(as_map(s), as_map(t), _has_tokens(s, t))
@@ -59,6 +64,8 @@ class FeatureMatch(Objective):
         self.connectors = nn.ModuleList(
             build(self._configs['connector'], f'{key}.connector', student_shape=s, teacher_shape=t)
             for s, t in shapes)
+        for connector, (student_feature, _) in zip(self.connectors, pairs):
+            connector.to(student_feature.dtype)
         self._try(pairs, key)
 
     def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
@@ -71,18 +78,30 @@ class FeatureMatch(Objective):
         """Compares the features of the dry run: what a loss cannot compare is found before training."""
         self.connectors.eval()
         for connector, (student, teacher) in zip(self.connectors, pairs):
-            try:
-                self._match(connector, student, teacher)
-            except (TypeError, ValueError) as error:
+            with _named(f'{key}.connector'):
                 connected, target = connector(as_map(student)).shape[1], as_map(teacher).shape[1]
-                hint = '' if connected == target else (
-                    f' The connected student feature has {connected} channels and the teacher feature {target}; '
-                    "use connector=dict(type='Conv1x1').")
-                raise ConfigError(f'{key}.{"connector" if hint else "loss"}: {error}{hint}') from error
+            hint = '' if connected == target or not self._compares(teacher, teacher) else (
+                f' The connected student feature has {connected} channels and the teacher feature {target}; '
+                "use connector=dict(type='Conv1x1').")
+            with _named(f'{key}.{"connector" if hint else "loss"}', hint):
+                loss = self._match(connector, student, teacher)
+            _check_loss(loss, student, teacher, f'{key}.loss')
         self.connectors.train()
 
+    def _compares(self, student: Tensor, teacher: Tensor) -> bool:
+        """Whether the loss compares two such features."""
+        try:
+            self._match(nn.Identity(), student, teacher)
+        except Exception:  # noqa: BLE001 - as below
+            return False
+        return True
+
     def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
-        return self.loss(*self._connected(connector, student, teacher))
+        connected, target = self._connected(connector, student, teacher)
+        if student.dim() == teacher.dim() == 2:
+            # Compared as the vectors that they are: a loss that needs positions says so.
+            connected, target = connected.flatten(1), target.flatten(1)
+        return self.loss(connected, target)
 
     def _connected(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """The student's feature behind its connector and the teacher's, as maps of one size."""
@@ -108,6 +127,27 @@ def _same_number(tap: Any, student: list[Tensor], teacher: list[Tensor]) -> Iter
     return zip(student, teacher)
 
 
+@contextmanager
+def _named(key: str, hint: str = '') -> Iterator[None]:
+    """Names the config key in whatever error a connector or loss causes: each library refuses in its own way."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        kind = '' if isinstance(error, (TypeError, ValueError)) else f'{type(error).__name__}: '
+        raise ConfigError(f'{key}: {kind}{error}{hint}') from error
+
+
+def _check_loss(loss: Any, student: Tensor, teacher: Tensor, key: str) -> None:
+    """Whether a loss of the dry run is what can be minimised."""
+    if not isinstance(loss, Tensor) or loss.dim():
+        given = f'a tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else f'{loss!r:.100}'
+        raise ConfigError(f'{key}: expected a loss that gives one number, a tensor of shape (), got {given}.')
+    if not loss.isfinite() and student.isfinite().all() and teacher.isfinite().all():
+        raise ConfigError(f'{key}: the loss of one small image is {loss.item()}; look at the options of the loss.')
+
+
 def _has_tokens(*features: Tensor) -> bool:
     return any(feature.dim() == 3 for feature in features)
 
@@ -117,6 +157,12 @@ def _check_kinds(student: Tensor, teacher: Tensor) -> None:
         raise ValueError(f'one feature is a vector and the other a map: of one image, the student gives '
                          f'{tuple(student.shape)} and the teacher {tuple(teacher.shape)}. Tap both before the pooling, '
                          'or both after it.')
+
+
+def _check_floating(feature: Tensor) -> None:
+    if not feature.is_floating_point():
+        raise ValueError(f'a tap gives {str(feature.dtype).removeprefix("torch.")} values of shape '
+                         f'{tuple(feature.shape)}, which are no features; tap a place that gives real numbers.')
 
 
 def _check_one_per_image(feature: Tensor) -> None:

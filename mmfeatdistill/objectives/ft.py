@@ -1,4 +1,5 @@
 """Factor Transfer: a student mimics what an autoencoder makes of the teacher's feature."""
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Optional, Union
@@ -54,7 +55,7 @@ class FT(FeatureMatch):
     def __init__(self, taps: Sequence[Union[str, Mapping]], rate: float = 0.5, loss_weight: float = 500.0,
                  paraphrase_weight: float = 1.0, teacher: Optional[int] = None) -> None:
         super().__init__(taps, dict(type='FactorTransfer', loss_weight=loss_weight), dict(type='Translator'), teacher)
-        if not isinstance(rate, (int, float)) or not rate > 0:
+        if not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
             raise ValueError(f'rate: expected a positive number, got {rate!r}.')
         self.rate = rate
         self.paraphrase_weight = paraphrase_weight

@@ -93,6 +93,8 @@ class LSH(FeatureMatch):
         for name, count in (('hashes', hashes), ('max_samples', max_samples)):
             if count is not None and (not isinstance(count, int) or count < 1):
                 raise ValueError(f'{name}: expected a positive number, got {count!r}.')
+        if not isinstance(seed, int) or not -2**63 <= seed < 2**63:
+            raise ValueError(f'seed: expected an integer of at most 64 bits, got {seed!r}.')
         self._hashes, self._bias, self._std, self._classifier = hashes, bias, std, classifier
         self._max_samples, self._seed = max_samples, seed
         self._classifiers = [self._classifier_at(pair) for pair in self.taps] if only_correct else []

@@ -82,6 +82,10 @@ def _first_stage(model: nn.Module, levels: Sequence[Tensor], rois: Tensor) -> tu
     extractor, box_head = _parts(model)
     if len(levels) < extractor.num_inputs:
         raise ValueError(f'the RoI extractor reads {extractor.num_inputs} levels of features, got {len(levels)}.')
+    widths = {level.shape[1] for level in levels[:extractor.num_inputs]}
+    if widths != {extractor.out_channels}:
+        raise ValueError(f'the RoI extractor reads features of {extractor.out_channels} channels, got '
+                         f"{', '.join(map(str, sorted(widths)))}; tap what the box head reads, as 'neck'.")
     return box_head, partial(_run, model.roi_head, extractor, box_head, levels, rois)
 
 

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmfeatdistill.batches import num_classes
 from mmfeatdistill.checkpoints import LoadReport, load_checkpoint
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.errors import ConfigError, config_key
@@ -90,22 +91,6 @@ def check_teachers(distiller: FeatureDistiller, cfg: Config, images: int = 200) 
     """
     with random_state_kept():
         return [_Check(distiller, index, cfg).run(images) for index in range(len(distiller.teachers))]
-
-
-def num_classes(model: nn.Module) -> Optional[int]:
-    """How many classes a network tells apart.
-
-    Args:
-        model (nn.Module): Of any MM library.
-
-    Returns:
-        int: None where no head says it.
-    """
-    for path, module in model.named_modules():
-        # The head of an RPN tells objects from background, and has one class.
-        if 'head' in path and 'rpn' not in path and isinstance(getattr(module, 'num_classes', None), int):
-            return module.num_classes
-    return None
 
 
 class _Check:

@@ -419,7 +419,7 @@ def test_on_a_gpu_no_step_waits_for_the_check():
 
 @pytest.mark.parametrize('options, words', [
     (dict(bias='middle'), "bias: expected 'median', 'mean' or 'zero', got 'middle'"),
-    (dict(kind='cosine'), "loss: kind: expected 'bce', 'l1' or 'l2', got 'cosine'"),
+    (dict(kind='cosine'), "kind: expected 'bce', 'l1' or 'l2', got 'cosine'"),
     (dict(hashes=0), 'hashes: expected a positive number, got 0'),
     (dict(std=-1), "std: expected 'classifier' or a positive number, got -1"),
     (dict(std='large'), "got 'large'"),

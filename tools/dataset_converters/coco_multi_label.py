@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         except OSError as error:
             parser.exit(1, f'{parser.prog}: error: {error}\n')
         except (ValueError, KeyError, TypeError) as error:
-            parser.exit(1, f'{parser.prog}: error: {source} is no annotation file of COCO ({error!r})\n')
+            parser.exit(1, f"{parser.prog}: error: {source} is no annotation file of COCO's detection task, with "
+                           f'categories, images and annotations that name them: {error!r}\n')
         write_whole(target, json.dumps(converted))
         print(f'{target}: {len(converted["data_list"])} images, {len(converted["metainfo"]["classes"])} classes')
 

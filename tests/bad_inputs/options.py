@@ -1,0 +1,159 @@
+"""Commands that are called wrongly, each run in this process by its main()."""
+import functools
+import inspect
+import json
+import os
+import sys
+
+import torch
+from mmengine.registry import DefaultScope
+
+from tests.conftest import load_script
+from tests.runs import CONFIGS, DISTILLED, STUDENTS
+
+GOOD, PLAIN = str(CONFIGS / DISTILLED['classification']), str(CONFIGS / STUDENTS['classification'])
+UNTAUGHT = ['--cfg-options', 'model.teacher.checkpoint=None']
+
+
+def write(folder):
+    """The files that rows here name."""
+    for name, text in {
+            'broken.py': 'model = dict(\n', 'divides.py': 'x = 1 / 0\n', 'no_model.py': 'a = 1\n',
+            'no_base.py': "_base_ = ['nowhere.py']\n", 'number.py': 'model = 3\n', 'typeless.py': 'model = dict(a=1)\n',
+            'no_student.py': "model = dict(type='mmfeatdistill.FeatureDistiller')\n", 'note.txt': 'hello'}.items():
+        (folder / name).write_text(text)
+    annotations = folder / 'coco' / 'annotations'
+    annotations.mkdir(parents=True)
+    (annotations / 'instances_text.json').write_text('no')
+    (annotations / 'instances_empty.json').write_text('{}')
+    (annotations / 'instances_unknown.json').write_text(json.dumps(dict(
+        categories=[dict(id=1, name='a')], annotations=[dict(image_id=1, category_id=9)], images=[])))
+    (folder / 'run').mkdir()
+    (folder / 'run' / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
+    torch.save(dict(a=1), folder / 'foreign.pth')
+    (folder / 'cut_short.pth').write_bytes(b'PK\x03\x04')
+
+
+script = functools.cache(load_script)
+
+
+def call(tool, *arguments):
+    """Runs a command in the folder of the files."""
+    def attempt(files):
+        main = script(f'tools/{tool}.py').main
+        before, argv = os.getcwd(), sys.argv
+        os.chdir(files['folder'])
+        sys.argv = [f'{tool.rpartition("/")[2]}.py', *arguments]
+        try:
+            main(list(arguments)) if inspect.signature(main).parameters else main()
+        finally:
+            os.chdir(before)
+            sys.argv = argv
+            DefaultScope._instance_dict.clear()
+    return attempt
+
+
+READERS = dict(train='config', check_teacher='config', calibrate='config', list_taps='config',
+               benchmark_step='config', benchmark='configs')
+DIGITS, COCO = 'dataset_converters/digit_scenes', 'dataset_converters/coco_multi_label'
+ROWS = [
+    # whatever reads a config
+    *((f'{tool}: no such config', call(tool, 'nowhere.py'), [f"{key}: there is no config file 'nowhere.py'", 'looked'])
+      for tool, key in READERS.items()),
+    *((f'{tool}: config that is no Python', call(tool, 'broken.py'),
+       [f"{key}: 'broken.py' cannot be read as a config: SyntaxError"]) for tool, key in READERS.items()),
+    *((f'{tool}: config that fails', call(tool, 'divides.py'),
+       [f"{key}: 'divides.py' cannot be read as a config: ZeroDivisionError"]) for tool, key in READERS.items()),
+    ('train: no such stock config', call('train', 'mmdet::nowhere.py'), ["config: mmdet ships no config 'nowhere.py'"]),
+    ('train: no such zoo model', call('train', 'resnet18_8xb32_in2k'),
+     ["config: 'resnet18_8xb32_in2k' is neither a file", "Did you mean 'resnet18_8xb32_in1k'"]),
+    ('train: no such library', call('train', 'mmfoo::a.py'), ["config: 'mmfoo' is not installed", 'pip install']),
+    ('train: no such base', call('train', 'no_base.py'),
+     ["config: 'no_base.py' cannot be read as a config: FileNotFoundError", 'nowhere.py']),
+    ('train: text as a config', call('train', 'note.txt'), ["config: 'note.txt' cannot be read as a config", 'py/yml']),
+    ('train: no student', call('train', 'no_student.py', '--work-dir', 'out'), ['model.student: expected a config']),
+    *((f'{tool}: no model', call(tool, 'no_model.py'), ["model: expected a model config with a 'type', got None",
+                                                        'no_model.py'])
+      for tool in ('check_teacher', 'calibrate', 'list_taps', 'benchmark_step')),
+    *((f'{tool}: a number as a model', call(tool, 'number.py'), ["model: expected a model config with a 'type', got 3"])
+      for tool in ('check_teacher', 'calibrate', 'list_taps', 'benchmark_step', 'benchmark')),
+    *((f'{tool}: a distiller without a student', call(tool, 'no_student.py'),
+       ['model.student: expected a model config, got None', 'no_student.py'])
+      for tool in ('check_teacher', 'calibrate', 'list_taps', 'benchmark_step', 'benchmark')),
+    ('list_taps: a model without a type', call('list_taps', 'typeless.py'),
+     ["model: expected a model config with a 'type', got {'a': 1}"]),
+    # a config that distils nothing
+    ('check_teacher: nothing is distilled', call('check_teacher', PLAIN), [PLAIN, 'is no distillation config']),
+    ('calibrate: nothing is distilled', call('calibrate', PLAIN), [PLAIN, 'there is nothing to weigh']),
+    ('benchmark: nothing is distilled', call('benchmark', PLAIN), ['There is no distillation config among those']),
+    ('benchmark_step: nothing is distilled', call('benchmark_step', PLAIN),
+     [PLAIN, 'is no distillation config: there is no distilled step to time']),
+    ('generations: nothing is distilled', call('generations', PLAIN),
+     ['config: ', 'is no distillation config: its model is no FeatureDistiller']),
+    ('train: no teacher to check', call('train', PLAIN, '--check-teacher'), ['--check-teacher: the config has no']),
+    # train, test
+    ('train: no config', call('train'), ['the following arguments are required: config']),
+    ('train: launcher', call('train', GOOD, '--launcher', 'foo'), ["argument --launcher: invalid choice: 'foo'"]),
+    ('train: an option without a value', call('train', GOOD, '--cfg-options', 'model'),
+     ["argument --cfg-options: expected KEY=VALUE, such as train_cfg.max_epochs=3, got 'model'"]),
+    ('calibrate: an option without a key', call('calibrate', GOOD, '--cfg-options', '=3'),
+     ["argument --cfg-options: expected KEY=VALUE, such as train_cfg.max_epochs=3, got '=3'"]),
+    ('train: no base for the learning rate', call('train', GOOD, '--auto-scale-lr'),
+     ['--auto-scale-lr: the config does not say', 'auto_scale_lr.base_batch_size=8']),
+    ('train: no checkpoint of the teacher', call('train', GOOD, '--work-dir', 'out'),
+     ['model.teacher.checkpoint: there is no checkpoint', 'looked in']),
+    ('train: unknown option of the student', call('train', GOOD, '--work-dir', 'out', *UNTAUGHT, 'model.student.foo=3'),
+     ['model.student: ', "unexpected keyword argument 'foo'"]),
+    ('test: no such config', call('test', 'nowhere.py', 'a.pth'), ["config: there is no config file 'nowhere.py'"]),
+    ('test: no checkpoint', call('test', PLAIN), ['the following arguments are required: checkpoint']),
+    # looking at a teacher, at weights, at taps
+    ('check_teacher: too few images', call('check_teacher', GOOD, '--images', '5'), ['--images: at least 10']),
+    ('check_teacher: images', call('check_teacher', GOOD, '--images', 'x'), ['argument --images: invalid int value']),
+    ('calibrate: too few iterations', call('calibrate', GOOD, '--iterations', '1'), ['--iterations: at least 2']),
+    ('calibrate: ratio', call('calibrate', GOOD, '--ratio', '0'), ['--ratio: expected a positive number']),
+    ('calibrate: ratio that is no number', call('calibrate', GOOD, '--ratio', 'nan'), ['--ratio: expected a positive']),
+    ('calibrate: key misspelt', call('calibrate', GOOD, '--cfg-options', 'model.objectivs.x=1'),
+     ["model: FeatureDistiller has no 'objectivs'", "'objectives'"]),
+    ('list_taps: size', call('list_taps', PLAIN, '--size', '0'), ['--size: expected a positive number', 'got 0']),
+    ('list_taps: nothing there', call('list_taps', PLAIN, '--under', 'nekc'),
+     ['--under: no place begins so', "Did you mean 'neck'?"]),
+    # benchmarks, demo
+    ('benchmark: seeds', call('benchmark', GOOD, '--seeds', 'x'), ['argument --seeds: invalid int value']),
+    ('benchmark: option misspelt', call('benchmark', GOOD, '--repot-only'), ['unrecognized arguments: --repot-only']),
+    ('benchmark: no such training', call('benchmark', GOOD, '--only', 'seed_1/foo'),
+     ['--only seed_1/foo: there is no such training', 'seed_1/resnet18-w8_digits']),
+    ('benchmark: two kinds', call('benchmark', GOOD, '--slurm', '--report-only'), ['argument --report-only: not allo']),
+    ('benchmark_step: rounds', call('benchmark_step', GOOD, '--rounds', '0'), ['--rounds, --warmup: at least 1 round']),
+    ('benchmark_step: warm-up', call('benchmark_step', GOOD, '--warmup', '-1'), ['--rounds, --warmup: ', 'negative']),
+    ('benchmark_step: images', call('benchmark_step', GOOD, '--images', '1', '-8', '8'),
+     ['--images: expected three positive numbers, got [1, -8, 8]']),
+    ('benchmark_step: two sizes', call('benchmark_step', GOOD, '--images', '1', '8'),
+     ['argument --images: expected 3 arguments']),
+    ('benchmark_step: figures', call('benchmark_step', GOOD, '--json', 'note.txt'),
+     ['--json: note.txt holds something else than figures']),
+    ('generations: another architecture', call('generations', GOOD),
+     ['model.teacher.config: ', 'is another architecture than model.student', "give the student's own config"]),
+    ('demo: task', call('demo', '--task', 'foo'), ["argument --task: invalid choice: 'foo'", 'faster_rcnn']),
+    ('demo: seed', call('demo', '--seed', 'x'), ["argument --seed: invalid int value: 'x'"]),
+    # releases, metafiles
+    ('publish: no such folder', call('publish', 'nowhere'), ['publish.py: ', 'nowhere has neither best_*.pth']),
+    ('publish: checkpoint that is gone', call('publish', 'run'), ['publish.py: ', 'neither best_*.pth']),
+    ('publish: no such checkpoint', call('publish', 'run', '--checkpoint', 'a.pth'),
+     ["publish.py: there is no checkpoint 'a.pth'"]),
+    ('publish: checkpoint of another program', call('publish', 'run', '--checkpoint', 'foreign.pth'),
+     ['publish.py: ', 'foreign.pth']),
+    ('publish: checkpoint that was cut short', call('publish', 'run', '--checkpoint', 'cut_short.pth'),
+     ['publish.py: ', 'cut_short.pth', 'cannot be read']),
+    ('publish: address without a metafile', call('publish', 'run', '--url', 'http://a'), ['--url is written into']),
+    ('model_index: no source tree', call('model_index', 'nowhere'), ['nowhere is no source tree', 'configs']),
+    ('model_index: a file', call('model_index', 'note.txt'), ['note.txt is no source tree']),
+    # data
+    ('digits: no folder', call(DIGITS), ['the following arguments are required: out_dir']),
+    ('digits: a file as folder', call(DIGITS, 'note.txt'), ['note.txt is not a folder']),
+    ('digits: task', call(DIGITS, 'out', '--task', 'foo'), ["argument --task: invalid choice: 'foo'", 'detection']),
+    ('digits: seed', call(DIGITS, 'out', '--seed', '-1'), ['--seed must be 0 or more, not -1']),
+    ('COCO: no such folder', call(COCO, 'nowhere'), ['[Errno 2] No such file', 'instances_train2014.json']),
+    *((f'COCO: annotations, {split}', call(COCO, 'coco', '--splits', split),
+       [os.path.join('coco', 'annotations', f'instances_{split}.json') + ' is no annotation file of COCO', word])
+      for split, word in (('text', 'JSONDecodeError'), ('empty', 'categories'), ('unknown', '9'))),
+]
