@@ -105,9 +105,9 @@ def _explain_renaming(report: LoadReport, renaming: Renaming) -> list[str]:
     chosen = f' if name.startswith({old!r})' if old else ''
     sentences = [
         f'The names begin otherwise: {change}, {found} of the {len(report.missing)} missing tensors would be found.',
-        f"To rename them: file = torch.load({report.source!r}, weights_only=False); weights = file.get('state_dict', "
-        f"file); torch.save(dict(state_dict={{{renamed}: value for name, value in weights.items(){chosen}}}), "
-        "'renamed.pth')"]
+        'To rename them: from mmfeatdistill.checkpoint_files import read_checkpoint_file; '
+        f"file = read_checkpoint_file({report.source!r}); weights = file.get('state_dict', file); "
+        f"torch.save(dict(state_dict={{{renamed}: value for name, value in weights.items(){chosen}}}), 'renamed.pth')"]
     if found < len(report.missing):
         sentences.insert(1, f'The other {len(report.missing) - found} are not in the file.')
     return sentences
