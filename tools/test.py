@@ -2,10 +2,12 @@
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmfeatdistill.engine import configure, run_arguments, student_config
 
 
+@record  # under torchrun, the report of a job that fails ends with the error of the process that failed first
 def main() -> None:
     """Parses the command line, builds the runner and tests."""
     parser = run_arguments(__doc__)

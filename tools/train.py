@@ -1,10 +1,12 @@
 """Trains any MM model, distilled or not, of any task."""
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmfeatdistill.engine import configure_training, run_arguments
 
 
+@record  # under torchrun, the report of a job that fails ends with the error of the process that failed first
 def main() -> None:
     """Parses the command line, builds the runner and trains."""
     parser = run_arguments(__doc__)

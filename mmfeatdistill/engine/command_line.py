@@ -3,10 +3,12 @@ import argparse
 import os
 import os.path as osp
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Optional
 
 from mmengine.config import Config, DictAction
-from mmengine.device import is_cuda_available
+from mmengine.device import get_device, is_cuda_available
+from torch import distributed
 
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.zoo import load_config
@@ -78,13 +80,32 @@ def configure(args: argparse.Namespace) -> Config:
 
     Returns:
         Config: With ``launcher`` and ``work_dir`` set.
+
+    Raises:
+        ValueError: The processes of a distributed job cannot be joined on this machine.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_with_options(args.config, args.cfg_options)
     cfg.launcher = args.launcher
+    if cfg.launcher != 'none' and get_device() == 'cpu':
+        _join_on_cpus(cfg)
     name = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     return cfg
+
+
+def _join_on_cpus(cfg: Config) -> None:
+    """Joins the processes of a distributed job where mmengine, which gives each a GPU, would fail."""
+    options = cfg.get('env_cfg', {}).get('dist_cfg', {})
+    if cfg.launcher != 'pytorch' or options.get('backend') != 'gloo':
+        raise ValueError(
+            f'--launcher {cfg.launcher}: each process of a distributed job gets a GPU, and none is visible here. On '
+            'CPUs, processes are started by torchrun, as in tools/dist_train.sh, with --launcher pytorch --cfg-options '
+            'env_cfg.dist_cfg.backend=gloo')
+    distributed.init_process_group('gloo', timeout=timedelta(seconds=options.get('timeout', 1800)))
+    cfg.setdefault('model_wrapper_cfg', dict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False)))
 
 
 def configure_training(args: argparse.Namespace) -> Config:
