@@ -66,37 +66,32 @@ class Call:
 # --- what is read ----------------------------------------------------------------------------
 
 
-def check_training(folder, names):
-    for name in names:
-        (file,) = folder.glob(name)
-        content, expected = read_checkpoint_file(str(file)), torch.load(file, weights_only=False)
-        assert content.keys() == expected.keys() and content['meta'] == expected['meta']
-        assert {'message_hub', 'state_dict', 'ema_state_dict', 'distiller'} <= content.keys()
-        for part in ('state_dict', 'ema_state_dict'):
-            assert all(torch.equal(content[part][key], value) for key, value in expected[part].items())
-        if 'optimizer' in expected:
-            assert content['optimizer']['param_groups'] == expected['optimizer']['param_groups']
-        told, info = (file['message_hub']['runtime_info'] for file in (content, expected))
-        assert told == info and 'best_score' in told
-        assert expected['message_hub']['log_scalars'], 'there is a history that is left out'
+def check(file):
+    content, expected = read_checkpoint_file(str(file)), torch.load(file, weights_only=False)
+    assert content.keys() == expected.keys() and content['meta'] == expected['meta']
+    assert {'message_hub', 'state_dict', 'ema_state_dict', 'distiller'} <= content.keys()
+    for part in ('state_dict', 'ema_state_dict'):
+        assert all(torch.equal(content[part][key], value) for key, value in expected[part].items())
+    if 'optimizer' in expected:
+        assert content['optimizer']['param_groups'] == expected['optimizer']['param_groups']
+    told, info = (file['message_hub']['runtime_info'] for file in (content, expected))
+    assert told == info and 'best_score' in told
+    assert expected['message_hub']['log_scalars'], 'there is a history that is left out'
 
 
-def trained(task, folder):
-    cfg = small(DISTILLED[task], folder, train_cfg__max_epochs=1)
+@pytest.mark.parametrize('task', [
+    'classification', *(pytest.param(task, marks=pytest.mark.slow) for task in ('faster_rcnn', 'mask_rcnn', 'pspnet'))])
+def test_all_files_of_a_training(in_digits, tmp_path, monkeypatch, task):
+    cfg = small(DISTILLED[task], tmp_path, train_cfg__max_epochs=1)
     cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.1))
     cfg.optim_wrapper.clip_grad = dict(max_norm=35)
     train(cfg)
-    return folder
-
-
-def test_all_files_of_a_training(in_digits, tmp_path, reader):
-    check_training(trained('classification', tmp_path), ['epoch_1.pth', 'best_*.pth'])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('task', ['faster_rcnn', 'mask_rcnn', 'pspnet'])
-def test_all_files_of_trainings_of_other_libraries(in_digits, tmp_path, reader, task):
-    check_training(trained(task, tmp_path), ['epoch_1.pth', 'best_*.pth'])
+    files = [tmp_path / 'epoch_1.pth', *tmp_path.glob('best_*.pth')]
+    assert len(files) == 2
+    for has_safe_globals in {checkpoint_files._HAS_SAFE_GLOBALS, False}:
+        monkeypatch.setattr(checkpoint_files, '_HAS_SAFE_GLOBALS', has_safe_globals)
+        for file in files:
+            check(file)
 
 
 @pytest.mark.parametrize('kind', FORMATS)
