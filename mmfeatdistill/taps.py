@@ -182,20 +182,20 @@ class TapReader:
             TapsNotReached: A tapped module did not run; the cause is chained if ``run`` failed.
             ValueError: A tap selects no tensor.
         """
-        self._overwritten, self._expected_calls = set(), {}
         calls = trace(self.model, run) if any(tap.is_pre for tap in self._written) else []
         self.taps = [tap.located(calls) for tap in self._written]
+        # The pass goes on with copies everywhere, so that it may overwrite them.
+        self._overwritten, self._expected_calls = {tap.place for tap in self.taps}, {}
         cause = None
-        with self._intercepting(self.taps) as caught:
+        copies: dict[Place, list[Tensor]] = {}
+        with self._intercepting(self.taps, copies=copies) as caught:
             try:
                 run()
             except Exception as error:  # noqa: BLE001 - reported below unless every tap was read
                 cause = error
         _check_all_ran(self.taps, caught, self.owner, cause)
-        self._overwritten = {place for place, catch in caught.items() if catch.is_stale()}
+        self._overwritten = {place for place, tensors in copies.items() if any(tensor._version for tensor in tensors)}
         self._expected_calls = {place: catch.calls for place, catch in caught.items()}
-        if self._overwritten:
-            return self.read_until_complete(run)
         return _select(self.taps, caught)
 
     def survey(self, run: Callable[[], Any]) -> dict[str, tuple[list[Tensor], int]]:
@@ -257,11 +257,12 @@ class TapReader:
         return self._finish(caught, taps)
 
     @contextmanager
-    def _intercepting(self, taps: Sequence[Tap], stop: bool = False) -> Iterator[dict[Place, '_Catch']]:
+    def _intercepting(self, taps: Sequence[Tap], stop: bool = False,
+                      copies: Optional[dict[Place, list[Tensor]]] = None) -> Iterator[dict[Place, '_Catch']]:
         """Routes the tapped modules' forwards through :func:`_forward` for one pass."""
         caught: dict[Place, _Catch] = {}
         places = {tap.place: any(other.is_each for other in taps if other.place == tap.place) for tap in taps}
-        catch = partial(self._catch, places, caught, stop)
+        catch = partial(self._catch, places, caught, stop, copies)
         restore: list[tuple[nn.Module, Optional[Any]]] = []
         try:
             for path in dict.fromkeys(tap.place.path for tap in taps):
@@ -278,8 +279,8 @@ class TapReader:
                     module.forward = replaced
 
     @torch.compiler.disable
-    def _catch(self, places: Mapping[Place, bool], caught: dict[Place, '_Catch'], stop: bool, place: Place,
-               value: Any) -> Any:
+    def _catch(self, places: Mapping[Place, bool], caught: dict[Place, '_Catch'], stop: bool,
+               copies: Optional[dict[Place, list[Tensor]]], place: Place, value: Any) -> Any:
         """Notes a place's tensors, of all calls where that is asked for, and returns what the pass goes on with."""
         if place not in places:
             return value
@@ -289,7 +290,12 @@ class TapReader:
             raise _Complete
         # A call before the last one that counts gives nothing that is read: it may be overwritten.
         is_read = places[place] or done[0]
-        return _clone(value) if is_read and place in self._overwritten else value
+        if not is_read or place not in self._overwritten:
+            return value
+        value = _clone(value)
+        if copies is not None:
+            copies[place] = [*(copies.get(place, []) if places[place] else []), *tensors_in(value)]
+        return value
 
     @torch.compiler.disable
     def _finish(self, caught: dict[Place, '_Catch'], taps: Sequence[Tap]) -> Features:
