@@ -1,10 +1,12 @@
 """The training options of mmengine with a distillation: each is trained, interrupted and resumed."""
+import random
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner
@@ -243,3 +245,87 @@ def test_a_syncbn_config_trains_in_one_process_and_is_resumed_bit_for_bit(in_dig
     assert same_tensors(straight.model.state_dict(), resumed.model.state_dict())
     assert norms(straight.model) and not any(isinstance(n, nn.SyncBatchNorm) for n in norms(straight.model))
     assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms(straight.model.teachers[0].model))
+
+
+# --- torch.compile ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def uncompiled():
+    """Nothing compiled before or afterwards."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled_graphs() -> int:
+    return torch._dynamo.utils.counters['stats']['unique_graphs']
+
+
+@pytest.mark.parametrize('objectives, uncompiled_layers', [
+    pytest.param(dict(last=match('backbone')), 0, id='the last stage'),
+    # PyTorch does not compile the frame of a loop in which a graph ends: here, that of the stages, with the stem.
+    pytest.param(dict(ofd=dict(type='OFD', taps=STAGES), fcfd=dict(type='FCFD', taps=STAGES, output='head.fc')), 1,
+                 id='within all stages')])
+def test_the_convolutions_of_the_student_run_compiled_with_the_same_losses(uncompiled, objectives, uncompiled_layers):
+    ran = []
+
+    def backend(graph, inputs):
+        convolutions = [node for node in graph.graph.nodes if node.target == torch.conv2d or (
+            node.op == 'call_module' and isinstance(graph.get_submodule(node.target), nn.Conv2d))]
+
+        def run(*args):
+            ran.extend(convolutions)
+            return graph.forward(*args)
+        return run
+
+    model = distiller(classifier(), teacher(classifier(16)), objectives)
+    model.init_weights()
+    model.eval()  # so that one step does not change the next
+    batches = [model.data_preprocessor(classification_batch(*[(64, 64)] * 2), True) for _ in range(3)]
+
+    def values(run) -> list[dict]:
+        random.seed(0)
+        return [run(**batch, mode='loss') for batch in batches]
+
+    expected = values(model)
+    compiled = torch.compile(model.forward, backend=backend)
+    found = values(compiled)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    layers = sum(isinstance(module, nn.Conv2d) for module in model.backbone.modules())
+    assert len(ran) == len(batches) * (layers - uncompiled_layers)
+    graphs = compiled_graphs()
+    values(compiled)
+    assert graphs == compiled_graphs()
+    sum(value for name, value in found[-1].items() if 'loss' in name).backward()
+    assert all(parameter.grad is not None for parameter in model.backbone.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['classification', 'pspnet'])
+def test_a_compiled_training_compiles_at_its_start_only_and_is_resumed_bit_for_bit(
+        uncompiled, in_digits, tmp_path, task):
+    graphs = []
+
+    class Counting(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            graphs.append(compiled_graphs())
+
+    def compiled(name: str) -> Config:
+        return config(tmp_path, task, name, (dict(type=Counting),), compile=dict(backend='eager'))
+
+    straight, resumed = straight_and_resumed(compiled, crash_at=6)
+    assert graphs[0] > 5 and graphs[2] == graphs[7]
+    assert same_tensors(straight.model.state_dict(), resumed.model.state_dict())
+    torch.testing.assert_close(dict(straight.model.state_dict()), without_options(tmp_path, task), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_default_compiler_learns_the_same(uncompiled, in_digits, tmp_path):
+    compiled = train(config(tmp_path, 'classification', 'compiled', compile=True)).model
+    assert compiled_graphs() > 5
+    torch.testing.assert_close(
+        dict(compiled.state_dict()), without_options(tmp_path, 'classification'), rtol=1e-2, atol=1e-2)
+
+

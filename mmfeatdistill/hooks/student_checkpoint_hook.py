@@ -6,6 +6,7 @@ from mmengine import dist
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from mmfeatdistill.checkpoint_files import read_checkpoint_file
 from mmfeatdistill.distillers.feature_distiller import ADDED
@@ -86,6 +87,9 @@ class _MoveAsideHook(Hook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Moves added entries beside the student's."""
+        state_dict = checkpoint['state_dict']
+        if all(name.startswith('module.') for name in state_dict):  # so mmengine's DDPStrategy gives them
+            consume_prefix_in_state_dict_if_present(state_dict, 'module.')
         added = {name: _take(checkpoint[name], prefix) for name, prefix in _LAYOUT.items()
                  if name in checkpoint}
         if any(added.values()):
