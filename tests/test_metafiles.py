@@ -50,7 +50,12 @@ def models(root: Path) -> dict[str, dict]:
 
 @pytest.mark.slow  # it reads all configs
 def test_what_is_committed_is_up_to_date():
-    stale = [str(path.relative_to(ROOT)) for path in metafiles.outdated(ROOT)]
+    def from_either_host(text: str) -> str:
+        """The two package families name different hosts for the same weights."""
+        return text.replace('https://download.openmmlab.com/', 'https://mmassets.onedl.ai/')
+
+    stale = [str(path.relative_to(ROOT)) for path, text in metafiles.outdated(ROOT).items()
+             if from_either_host(text) != from_either_host(path.read_text())]
     assert not stale, f'python tools/model_index.py has not been run: {stale}'
 
 
