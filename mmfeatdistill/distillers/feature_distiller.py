@@ -95,8 +95,6 @@ class FeatureDistiller(BaseModel):
         """
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode, **kwargs)
-        if torch.compiler.is_compiling():
-            return self._losses(inputs, data_samples, **kwargs)
         with explained(self.student, dict(inputs=inputs, data_samples=data_samples)):
             return self._losses(inputs, data_samples, **kwargs)
 
