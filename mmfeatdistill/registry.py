@@ -100,7 +100,8 @@ def check_options(signature: inspect.Signature, options: Mapping, key: str,
 def check_values(signature: inspect.Signature, options: Mapping, key: str) -> None:
     """Compares the values that a user gave with the annotations of a signature.
 
-    Checked are numbers, truth values and literals; what has other annotations is left to the called. NaN is no number.
+    Checked are numbers, truth values and literals; what has other annotations is left to the called. NaN is no number,
+    nor is an integer of more than 64 bits.
 
     Args:
         signature (inspect.Signature): Of what will be called.
@@ -136,10 +137,10 @@ def _kinds(annotation: Any) -> tuple:
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    if kind is int:
-        return isinstance(value, Integral) and not isinstance(value, bool)
-    if kind is float:
-        return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    if kind in (int, float):
+        number = Integral if kind is int else Real
+        too_long = isinstance(value, Integral) and abs(int(value)) >= 2**63
+        return isinstance(value, number) and not isinstance(value, bool) and not too_long and not math.isnan(value)
     return isinstance(value, kind) if isinstance(kind, type) else value == kind
 
 

@@ -244,7 +244,8 @@ CHANGES = [
     ('tap with a space', taps('neck '), [f'{FPN}: ', "'neck ' is no tap"]),
     ('tap that is empty', taps(''), [f'{FPN}: ', "'' is no tap"]),
     ('tap with two sides', taps('neck:in:pre'), [f'{FPN}: ', "'neck:in:pre' is no tap"]),
-    ('tap of the whole model', taps('model.neck'), [f'{FPN}.taps: ', "no module 'model.neck'", 'It has: data_preprocessor, backbone, neck']),
+    ('tap of the whole model', taps('model.neck'),
+     [f'{FPN}.taps: ', "no module 'model.neck'", 'It has: data_preprocessor, backbone, neck']),
     ('tap of a call that is not made', taps('rpn_head.rpn_cls:each[9]'),
      [f'{FPN}.taps: ', "'rpn_head.rpn_cls:each[9]' selects none of the 5"]),
 ]
