@@ -1,11 +1,14 @@
 """What building a distiller costs, compared with building its networks."""
 import copy
 import gc
+import os.path as osp
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
+import torch
 from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -32,7 +35,8 @@ def measure_build(cfg: Config, rounds: int = 5) -> BuildCosts:
     """Measures how long a distillation config takes to become a model.
 
     All parts are built in turn in every round, in one process, after one round that does not count: it imports and
-    downloads. Initialising the student is not part of it, as that is the same with and without distillation.
+    downloads. Initialising the student is not part of it, as that is the same with and without distillation. A teacher
+    without checkpoint is loaded from a file with its random weights.
 
     Args:
         cfg (Config): A distillation config.
@@ -46,14 +50,25 @@ def measure_build(cfg: Config, rounds: int = 5) -> BuildCosts:
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
         cfg.model.student.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with tempfile.TemporaryDirectory() as folder:
+        return _measure(cfg, rounds, folder)
+
+
+def _measure(cfg: Config, rounds: int, folder: str) -> BuildCosts:
     distiller = root.MODELS.build(copy.deepcopy(cfg.model))
     preprocessor = distiller.data_preprocessor
     checkpoints = [teacher.load_report and teacher.load_report.source for teacher in distiller.teachers]
     del distiller
+    entries = [dict(_options(entry)) for entry in _entries(cfg.model.teacher)]
+    for index, (entry, checkpoint) in enumerate(zip(entries, checkpoints)):
+        if checkpoint is None:
+            checkpoints[index] = entry['checkpoint'] = osp.join(folder, f'{index}.pth')
+            torch.save(_teacher(entry, None, preprocessor).state_dict(), checkpoints[index])
+    cfg.model.teacher = entries
     builds: dict[str, Callable[[Config], Any]] = dict(
         student=lambda model: root.MODELS.build(model.student),
-        teacher=lambda model: [_teacher(_options(entry), checkpoint, preprocessor)
-                               for entry, checkpoint in zip(_entries(model.teacher), checkpoints)],
+        teacher=lambda model: [_teacher(entry, checkpoint, preprocessor)
+                               for entry, checkpoint in zip(model.teacher, checkpoints)],
         distiller=lambda model: root.MODELS.build(model))
     times: dict[str, list[float]] = {part: [] for part in builds}
     for number in range(1 + rounds):

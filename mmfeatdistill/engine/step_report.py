@@ -33,8 +33,9 @@ def step_report(found: Sequence[Mapping[str, Any]], picture: str) -> str:
 
     Args:
         found (Sequence[dict]): A measurement each: the fields of
-            :class:`mmfeatdistill.engine.step_benchmark.StepCosts`, and its circumstances: ``config``, ``images``,
-            ``teachers``, ``options``, ``device``, ``threads``, ``rounds``, ``date``, ``versions``, ``build_ratio``.
+            :class:`mmfeatdistill.engine.step_benchmark.StepCosts`, those of
+            :class:`mmfeatdistill.engine.build_benchmark.BuildCosts` as ``build``, and its circumstances: ``config``,
+            ``images``, ``teachers``, ``options``, ``device``, ``threads``, ``rounds``, ``date``, ``versions``.
         picture (str): File of the picture, seen from the page.
 
     Returns:
@@ -79,7 +80,7 @@ def _cells(entry: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
         'ratio': f'{entry["ratio"]:.3f}', 'plain ratio': f'{entry["plain_ratio"]:.3f}',
         'memory': f'{memory["distilled"]:.0f}', 'memory alone': f'{memory["student"]:.0f}',
         'over floor': f'{entry["memory_ratio"]:.3f}', 'over bare': f'{memory["distilled"] / memory["bare"]:.3f}',
-        'build': f'{entry["build_ratio"]:.3f}', 'teachers': str(entry['teachers']),
+        'build': f'{entry["build"]["ratio"]:.3f}', 'teachers': str(entry['teachers']),
         'difference': f'{entry["difference"]:.0e}',
         'options': ', '.join(f'`{key.removeprefix(_ACCELERATION)}={value}`' for key, value in entry['options'].items()
                              if key.startswith(_ACCELERATION))}
