@@ -299,11 +299,11 @@ def _build_student(student: Union[dict, BaseModel, None],
             student = root.MODELS.build(student)
     if not isinstance(student, BaseModel):
         raise ConfigError(f'model.student: expected a config of an mmengine BaseModel, got {student!r:.200}.')
+    if ADDED in student._modules:
+        raise ConfigError(f'model.student: {type(student).__name__} has a child named {ADDED!r} already.')
     if type(student).train_step is not BaseModel.train_step:
         raise ConfigError(f'model.student: {type(student).__name__} has a training step of its own, which '
                           'distillation would have to replace; only models with the usual step can be students.')
-    if ADDED in student._modules:
-        raise ConfigError(f'model.student: {type(student).__name__} has a child named {ADDED!r} already.')
     return student
 
 
