@@ -63,7 +63,7 @@ def main() -> None:
     for path in args.configs:
         cfg = configured(path, args)
         batch = random_batch(cfg, *args.images) if args.images else None
-        costs, build = measure_step(cfg, args.rounds, args.warmup, args.device, batch), measure_build(cfg)
+        costs, build = measure_step(cfg, args.rounds, args.warmup, args.device, batch), measure_build(cfg, rounds=3)
         show(path, costs, build, args)
         found[name_of(path, args)] = costs._asdict() | dict(build=build._asdict()) | circumstances(path, args)
         if args.json:

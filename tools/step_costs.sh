@@ -13,10 +13,10 @@ RANDOM_TEACHER=(--cfg-options model.teacher.checkpoint=None)
 R50_R18=("${MLP}_resnet18_from-resnet34_100e_in1k.py" --images 16 224 224)
 R50=(--cfg-options model.teacher.config=mmpretrain::resnet/resnet50_8xb32_in1k.py)
 MOBILENET=("${MLP}_mobilenet-v1_from-resnet50_100e_in1k.py" --images 16 224 224)
-FASTER_RCNN=(configs/pkd/pkd_faster-rcnn_r50_fpn_from-r101_2x_coco.py --images 2 480 640)
+FASTER_RCNN=(configs/pkd/pkd_faster-rcnn_r50_fpn_from-r101_2x_coco.py --images 2 320 480)
 PSPNET=(configs/cwd/cwd_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py)
 PSPNET_MLP=("${MLP}_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py")
-SMALL=(--images 2 256 512 --cfg-options 'data_preprocessor.size=(256,512)')
+SMALL=(--images 2 128 256 --cfg-options 'data_preprocessor.size=(128,256)')
 
 rm -f docs/step_costs.json
 measure "${DIGITS[@]}" --rounds 21 "${RANDOM_TEACHER[@]}" "$@"
