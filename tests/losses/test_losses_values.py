@@ -1,4 +1,6 @@
 """What single losses promise beyond the properties that all share."""
+import sys
+
 import pytest
 import torch
 
@@ -236,6 +238,26 @@ def test_memory_kept_for_the_backward_pass(loss, kept):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss(student, teacher)
     assert len(held.keys() - {student.data_ptr(), teacher.data_ptr()}) <= kept
+
+
+@pytest.mark.parametrize('kind', ['bce', 'l1', 'l2'])
+@pytest.mark.parametrize('masked', [False, True])
+def test_hashing_a_part_at_a_time_changes_nothing(monkeypatch, kind, masked):
+    student, teacher = randn(7, 6), randn(7, 6, seed=1)
+    options = dict(weight=randn(5, 6), bias=randn(5), kind=kind, with_l2=True,
+                   sample_mask=torch.arange(7) % 3 > 0 if masked else None)
+
+    def results():
+        leaf = student.clone().requires_grad_()
+        value = lsh(leaf, teacher, **options)
+        (3 * value).backward()
+        return value.detach(), leaf.grad, lsh(student, teacher, **options)
+
+    whole = results()
+    monkeypatch.setattr(sys.modules['mmfeatdistill.losses.lsh'], '_PROJECTIONS', 12)  # two rows, the last part one
+    for expected, found in zip(whole, results()):
+        torch.testing.assert_close(found, expected)
+    assert whole[0] == whole[2] and whole[1].any()
 
 
 def test_generator_is_trained_in_the_precision_of_the_model():
