@@ -26,6 +26,7 @@ def run_box_head(model: nn.Module, levels: Sequence[Tensor], rois: Tensor) -> Bo
     """Runs the RoI extractor and the box head of a detector; of a cascade, the first stage.
 
     Gradient flows to the levels and to the head's weights as far as they require it. It cannot flow to the rois.
+    The RoI extractors of mmdet sort the proposals by level on the host: each run waits for the device once a level.
 
     Args:
         model (nn.Module): A two-stage detector of mmdet.
