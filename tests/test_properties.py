@@ -147,11 +147,14 @@ def test_features_are_matched_or_refused(count):
     assert share_trained_on(
         check_matching, count, shapes=shapes_of_a_pair() | shapes_of_a_pair().map(lambda pair: pair[:1] * 2),
         dtypes=st.tuples(dtypes, dtypes) | st.just((torch.float32,) * 2), loss=parts(LOSSES),
-        connector=connector_configs, batch=st.integers(0, 4)) > 0.3
+        connector=connector_configs, batch=st.integers(0, 4)) > 0.2
 
 
 NETWORKS = dict(classifier=(classifier, classification_batch), detector=(detector, detection_batch))
 PATHS = {kind: [name for name, _ in build(make()).named_modules() if name] for kind, (make, _) in NETWORKS.items()}
+PLACES = dict(
+    classifier=['backbone', 'neck', 'head.fc', 'head.fc:in', *(f'backbone.layer{i}:pre' for i in (1, 2, 3, 4))],
+    detector=['neck', 'neck[:4]', 'backbone', 'backbone.layer4', 'roi_head.bbox_head.fc_cls:in'])
 SIDES = ['', '', ':in', ':pre', ':each', ':out', ':in:pre', ':']
 ITEMS = ['', '', '', '[0]', '[-1]', '[1:]', '[:2]', '[:]', '[5]', '[::2]', '[a]', '[]', '[', f'[{10**20}]']
 
@@ -169,7 +172,7 @@ def taps(draw, kind):
 
 
 def pairs(kind):
-    return st.builds(dict, student=taps(kind), teacher=taps(kind)) | taps(kind)
+    return st.builds(dict, student=taps(kind), teacher=taps(kind)) | taps(kind) | st.sampled_from(PLACES[kind])
 
 
 def check_training(kind, objective):
@@ -211,22 +214,17 @@ def test_taps_are_read_or_refused(kind, count):
     objective = st.builds(dict, type=st.just('FeatureMatch'), taps=pairs(kind).map(lambda entry: [entry]),
                           connector=connector_configs | st.just(dict(type='Conv1x1')),
                           loss=parts(LOSSES) | st.just(dict(type='SquaredError')))
-    assert share_trained_on(check_training, count, kind=st.just(kind), objective=objective) > 0.04
-
-
-PLACES = dict(
-    classifier=['backbone', 'neck', 'head.fc', 'head.fc:in', *(f'backbone.layer{i}:pre' for i in (1, 2, 3, 4))],
-    detector=['neck', 'neck[:4]', 'backbone', 'backbone.layer4', 'roi_head.bbox_head.fc_cls:in'])
+    assert share_trained_on(check_training, count, kind=st.just(kind), objective=objective) > 0.02
 
 
 @counts(15)
 def test_objectives_train_or_are_refused(kind, count):
     places = st.sampled_from(PLACES[kind])
+    together = st.sampled_from([PLACES[kind][-4:], PLACES[kind][:1]])
     objective = parts(
-        OBJECTIVES, taps=st.just(PLACES[kind][-4:]) | st.lists(places, min_size=1, max_size=3),
-        output=places | st.just('head.fc'), classifier=st.none() | st.just('head.fc'), loss=parts(LOSSES),
+        OBJECTIVES, taps=together | st.lists(places, min_size=1, max_size=3), output=places | st.just('head.fc'), classifier=st.none() | st.just('head.fc'), loss=parts(LOSSES),
         connector=connector_configs | st.just(dict(type='Conv1x1')), teacher=st.none() | st.just(0))
-    assert share_trained_on(check_training, count, kind=st.just(kind), objective=objective) > 0.04
+    assert share_trained_on(check_training, count, kind=st.just(kind), objective=objective) > 0.02
 
 
 def test_all_that_is_registered_is_drawn():
