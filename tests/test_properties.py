@@ -222,7 +222,8 @@ def test_objectives_train_or_are_refused(kind, count):
     places = st.sampled_from(PLACES[kind])
     together = st.sampled_from([PLACES[kind][-4:], PLACES[kind][:1]])
     objective = parts(
-        OBJECTIVES, taps=together | st.lists(places, min_size=1, max_size=3), output=places | st.just('head.fc'), classifier=st.none() | st.just('head.fc'), loss=parts(LOSSES),
+        OBJECTIVES, taps=together | st.lists(places, min_size=1, max_size=3),
+        output=places | st.just('head.fc'), classifier=st.none() | st.just('head.fc'), loss=parts(LOSSES),
         connector=connector_configs | st.just(dict(type='Conv1x1')), teacher=st.none() | st.just(0))
     assert share_trained_on(check_training, count, kind=st.just(kind), objective=objective) > 0.02
 
