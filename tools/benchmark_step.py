@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmfeatdistill.engine import key_value, load_with_options, student_config
-from mmfeatdistill.engine.build_benchmark import BuildCosts, measure_build
+from mmfeatdistill.engine.build_benchmark import measure_build
 from mmfeatdistill.engine.random_batch import random_batch
 from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
 from mmfeatdistill.engine.step_report import step_report
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument('--images', type=int, nargs=3, metavar=('COUNT', 'HEIGHT', 'WIDTH'),
                         help='random images of this size and random weights')
     parser.add_argument('--teachers', type=int, metavar='COUNT', help='so many teachers, each like that of the config')
+    parser.add_argument('--build', action='store_true', help='also measure what building the distiller costs')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=None')
     parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, beside those that are in it')
@@ -63,9 +64,12 @@ def main() -> None:
     for path in args.configs:
         cfg = configured(path, args)
         batch = random_batch(cfg, *args.images) if args.images else None
-        costs, build = measure_step(cfg, args.rounds, args.warmup, args.device, batch), measure_build(cfg, rounds=3)
-        show(path, costs, build, args)
-        found[name_of(path, args)] = costs._asdict() | dict(build=build._asdict()) | circumstances(path, args)
+        costs = measure_step(cfg, args.rounds, args.warmup, args.device, batch)
+        build = measure_build(cfg, rounds=3)._asdict() if args.build else None
+        show(path, costs, args)
+        if build:
+            print(f'building the distiller / building student and teacher: {build["ratio"]:.3f}')
+        found[name_of(path, args)] = costs._asdict() | dict(build=build) | circumstances(path, args)
         if args.json:
             write_whole(args.json, json.dumps(found, indent=2))
     if args.plot:
@@ -111,7 +115,7 @@ def name_of(path: str, args: argparse.Namespace) -> str:
     return ' '.join([osp.basename(path).removesuffix('.py'), *images, *teachers, *options])
 
 
-def show(path: str, costs: StepCosts, build: BuildCosts, args: argparse.Namespace) -> None:
+def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
     """Prints the tables of one config."""
     table = Table('part', 'median time (ms)', 'peak memory added (MiB)', title=name_of(path, args))
     for part, seconds in costs.seconds.items():
@@ -123,8 +127,7 @@ def show(path: str, costs: StepCosts, build: BuildCosts, args: argparse.Namespac
     print(f'distilled step / sum of the three parts: {costs.ratio:.3f}; / student and plain teacher: '
           f'{costs.plain_ratio:.3f} (medians of {args.rounds} rounds, {args.device}, torch {torch.__version__}, '
           f'{torch.get_num_threads()} threads)\n'
-          f'memory at the peak / the least that it could be: {costs.memory_ratio:.3f}\n'
-          f'building the distiller / building student and teacher: {build.ratio:.3f}')
+          f'memory at the peak / the least that it could be: {costs.memory_ratio:.3f}')
     if costs.difference:
         print(f'the accelerated teacher differs by {costs.difference:.1e} of its largest feature')
 

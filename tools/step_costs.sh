@@ -19,12 +19,12 @@ PSPNET_MLP=("${MLP}_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py")
 SMALL=(--images 2 128 256 --cfg-options 'data_preprocessor.size=(128,256)')
 
 rm -f docs/step_costs.json
-measure "${DIGITS[@]}" --rounds 21 "${RANDOM_TEACHER[@]}" "$@"
-measure "${R50_R18[@]}" --rounds 9 "${R50[@]}" "$@"
-measure "${MOBILENET[@]}" --rounds 9 "$@"
-measure "${FASTER_RCNN[@]}" --rounds 5 --warmup 1 "$@"
-measure "${PSPNET[@]}" --images 2 512 1024 --rounds 3 --warmup 1 "$@"
-measure "${PSPNET[@]}" "${PSPNET_MLP[@]}" --rounds 5 --warmup 1 "${SMALL[@]}" "$@"
+measure "${DIGITS[@]}" --rounds 21 --build "${RANDOM_TEACHER[@]}" "$@"
+measure "${R50_R18[@]}" --rounds 9 --build "${R50[@]}" "$@"
+measure "${MOBILENET[@]}" --rounds 9 --build "$@"
+measure "${FASTER_RCNN[@]}" --rounds 5 --warmup 1 --build "$@"
+measure "${PSPNET[@]}" --images 2 512 1024 --rounds 3 --warmup 1 --build "$@"
+measure "${PSPNET[@]}" "${PSPNET_MLP[@]}" --rounds 5 --warmup 1 --build "${SMALL[@]}" "$@"
 
 for teachers in 2 4 8; do
     measure "${DIGITS[@]}" --rounds 9 --teachers "$teachers" "${RANDOM_TEACHER[@]}" "$@"

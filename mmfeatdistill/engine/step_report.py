@@ -80,7 +80,7 @@ def _cells(entry: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
         'ratio': f'{entry["ratio"]:.3f}', 'plain ratio': f'{entry["plain_ratio"]:.3f}',
         'memory': f'{memory["distilled"]:.0f}', 'memory alone': f'{memory["student"]:.0f}',
         'over floor': f'{entry["memory_ratio"]:.3f}', 'over bare': f'{memory["distilled"] / memory["bare"]:.3f}',
-        'build': f'{entry["build"]["ratio"]:.3f}', 'teachers': str(entry['teachers']),
+        'build': f'{entry["build"]["ratio"]:.3f}' if entry['build'] else '-', 'teachers': str(entry['teachers']),
         'difference': f'{entry["difference"]:.0e}',
         'options': ', '.join(f'`{key.removeprefix(_ACCELERATION)}={value}`' for key, value in entry['options'].items()
                              if key.startswith(_ACCELERATION))}
