@@ -26,18 +26,18 @@ measure "${FASTER_RCNN[@]}" --rounds 5 --warmup 1 --build "$@"
 measure "${PSPNET[@]}" --images 2 512 1024 --rounds 3 --warmup 1 --build "$@"
 measure "${PSPNET[@]}" "${PSPNET_MLP[@]}" --rounds 5 --warmup 1 --build "${SMALL[@]}" "$@"
 
-for teachers in 2 4 8; do
-    measure "${DIGITS[@]}" --rounds 9 --teachers "$teachers" "${RANDOM_TEACHER[@]}" "$@"
-    measure "${R50_R18[@]}" --rounds 5 --warmup 1 --teachers "$teachers" "${R50[@]}" "$@"
-    measure "${FASTER_RCNN[@]}" --rounds 3 --warmup 1 --teachers "$teachers" "$@"
-    measure "${PSPNET[@]}" --rounds 3 --warmup 1 --teachers "$teachers" "${SMALL[@]}" "$@"
-done
-
 FOLDED=model.teacher.acceleration.fold_norms=True
 measure "${DIGITS[@]}" --rounds 21 "${RANDOM_TEACHER[@]}" "$FOLDED" "$@"
 for option in fold_norms=True channels_last=True dtype=bfloat16 compile=True; do
     measure "${R50_R18[@]}" --rounds 9 "${R50[@]}" "model.teacher.acceleration.$option" "$@"
 done
 measure "${FASTER_RCNN[@]}" --rounds 5 --warmup 1 --cfg-options "$FOLDED" "$@"
-measure "${PSPNET[@]}" --rounds 5 --warmup 1 "${SMALL[@]}" "$FOLDED" \
-    --plot docs/step_costs.png --report docs/step_costs.md "$@"
+measure "${PSPNET[@]}" --rounds 5 --warmup 1 "${SMALL[@]}" "$FOLDED" "$@"
+
+for teachers in 2 4 8; do
+    measure "${DIGITS[@]}" --rounds 9 --teachers "$teachers" "${RANDOM_TEACHER[@]}" "$@"
+    measure "${R50_R18[@]}" --rounds 5 --warmup 1 --teachers "$teachers" "${R50[@]}" "$@"
+    measure "${FASTER_RCNN[@]}" --rounds 3 --warmup 1 --teachers "$teachers" "$@"
+    measure "${PSPNET[@]}" --rounds 3 --warmup 1 --teachers "$teachers" "${SMALL[@]}" \
+        --plot docs/step_costs.png --report docs/step_costs.md "$@"
+done
