@@ -158,10 +158,16 @@ def _alive(pid: int) -> bool:
         return False
 
 
+def _run_interruptibly(experiments):
+    # A shell lets what it starts in the background ignore this signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run_experiments(experiments, 2)
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_it_leaves_no_process(tmp_path, number):
     experiments = [quick(tmp_path / str(i), _long_with_a_worker) for i in range(2)]
-    parent = multiprocessing.get_context('fork').Process(target=run_experiments, args=(experiments, 2))
+    parent = multiprocessing.get_context('fork').Process(target=_run_interruptibly, args=(experiments,))
     parent.start()
     wait_for(lambda: sum(event[1] == 'pids' for event in events(tmp_path)) == 2)
     pids = [pid for event in events(tmp_path) if event[1] == 'pids' for pid in event[2:]]
