@@ -123,6 +123,7 @@ def test_resuming_an_iteration_based_training_is_exact(in_digits, tmp_path):
     assert resumed.iter == 8 and same_tensors(straight.model.state_dict(), resumed.model.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('exact', [True, False], ids=['exact', 'without the hook'])
 def test_resuming_without_a_configured_seed_is_exact_thanks_to_the_hook(in_digits, tmp_path, exact):
     teacher = small('digits/faster-rcnn_r18-w32_fpn_digits.py', tmp_path)

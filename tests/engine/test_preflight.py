@@ -316,6 +316,7 @@ def test_training_is_refused_with_a_teacher_at_chance(in_digits, tmp_path):
     assert not list(tmp_path.glob('*.pth'))
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_there_had_been_no_check(in_digits, tmp_path):
     with_check = train(checked(tmp_path / 'with', hook=dict(allow_chance=True)))
     without = train(checked(tmp_path / 'without'))

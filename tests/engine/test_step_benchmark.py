@@ -34,6 +34,7 @@ def test_without_connectors_it_is_the_students_with_weights_and_taps(in_digits, 
     assert costs.memory_mib['distilled'] <= 1.03 * costs.memory_mib['bare']
 
 
+@pytest.mark.slow
 def test_an_accelerated_teacher_is_compared_with_the_plain_one(in_digits, tmp_path):
     costs = measure_step(config(tmp_path, dict(fold_norms=True)), rounds=1, warmup=0)
     assert set(costs.seconds) == {*PARTS, 'plain_teacher'} and 0 < costs.difference < 1e-5

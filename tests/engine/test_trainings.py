@@ -52,6 +52,7 @@ def test_a_benchmark_is_run_once_and_does_not_depend_on_the_jobs(in_digits, tmp_
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_jobs_of_a_cluster_train_what_one_machine_would(in_digits, tmp_path, capsys):
     arguments = [CONFIG, '--seeds', '1', '--out', str(tmp_path / 'out'), '--time', '1']
     assert benchmark(*arguments, '--slurm') == 0
@@ -97,6 +98,7 @@ def test_a_failed_training_is_in_the_report_and_in_the_exit_code(in_digits, tmp_
     assert '| bad | failed | - | - | - | - |' in report and '--report-only' not in report
 
 
+@pytest.mark.slow
 def test_each_generation_is_taught_by_the_one_before(in_digits, tmp_path, capsys):
     config = tmp_path / 'feed_resnet18-w8_digits.py'
     config.write_text(f'_base_ = {CONFIG!r}\nmodel = dict(teacher=dict(config={STUDENT!r}))')

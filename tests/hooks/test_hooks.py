@@ -57,6 +57,7 @@ def test_a_stopped_objective_costs_no_teacher(in_digits, tmp_path):
     assert record.passes == [1, 2, 3, 3, 3, 3, 3, 3]
 
 
+@pytest.mark.slow
 def test_a_schedule_by_epoch_continues_after_resuming(in_digits, tmp_path):
     cfg = small(DISTILLED['classification'], tmp_path, train_cfg__max_epochs=1)
     assert recorded(cfg, decay_begin=0, stop=2).weights == [1] * 4
@@ -126,6 +127,7 @@ def test_data_workers_draw_other_numbers_for_every_batch_and_the_same_again():
     assert torch.equal(drawn(3, workers=2)[:3], whole[3:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('batched', [False, True])
 def test_the_seed_of_the_checkpoint_reaches_the_sampler(in_digits, tmp_path, batched):
     """Stock detectors sample batches of one orientation and have no seed."""
