@@ -16,7 +16,7 @@ MOBILENET=("${MLP}_mobilenet-v1_from-resnet50_100e_in1k.py" --images 16 224 224)
 FASTER_RCNN=(configs/pkd/pkd_faster-rcnn_r50_fpn_from-r101_2x_coco.py --images 2 320 480)
 PSPNET=(configs/cwd/cwd_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py)
 PSPNET_MLP=("${MLP}_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py")
-SMALL=(--images 2 128 256 --cfg-options 'data_preprocessor.size=(128,256)')
+SMALL=(--images 2 128 256 --cfg-options 'model.student.data_preprocessor.size=(128,256)')
 
 rm -f docs/step_costs.json
 measure "${DIGITS[@]}" --rounds 21 --build "${RANDOM_TEACHER[@]}" "$@"
