@@ -1,5 +1,6 @@
 """A picture of what distilled training steps cost."""
 import io
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib
@@ -27,8 +28,9 @@ def step_figure(steps: Mapping[str, Mapping[str, float]]) -> bytes:
         >>> step_figure(dict(pair=dict(student=2.0, teacher=1.0, objectives=0.5, distilled=3.6)))[1:4]
         b'PNG'
     """
-    figure = Figure(figsize=(10, 0.42 * len(steps) + 1.5), layout='constrained')
+    figure = Figure(figsize=(10, 0.5 * len(steps) + 1.5), layout='constrained')
     axes = figure.subplots()
+    steps = {textwrap.fill(name, 56): seconds for name, seconds in steps.items()}
     names = list(steps)
     ends = [0.0] * len(names)
     for part, (label, color) in _PARTS.items():
