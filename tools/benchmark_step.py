@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=None')
     parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, beside those that are in it')
-    parser.add_argument('--plot', metavar='FILE', help='also draw them, with those of one teacher that are in the file of --json')
+    parser.add_argument('--plot', metavar='FILE', help='also draw all in the file of --json that have one teacher')
     parser.add_argument('--report', metavar='FILE', help='also write a page on them, with the picture of --plot')
     args = parser.parse_args()
     if args.rounds < 1 or args.warmup < 0:
@@ -73,7 +73,8 @@ def main() -> None:
         if args.json:
             write_whole(args.json, json.dumps(found, indent=2))
     if args.plot:
-        write_whole(args.plot, step_figure({name: entry['seconds'] for name, entry in found.items() if not entry['teachers']}))
+        write_whole(args.plot, step_figure({name: entry['seconds'] for name, entry in found.items()
+                                            if not entry['teachers']}))
     if args.report:
         picture = osp.relpath(args.plot, osp.dirname(args.report) or '.') if args.plot else ''
         write_whole(args.report, step_report(list(found.values()), picture))
