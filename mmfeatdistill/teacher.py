@@ -24,6 +24,7 @@ from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps import TapReader
 from mmfeatdistill.tracing import tensors_in
+from mmfeatdistill.undrawn import Undrawn
 from mmfeatdistill.zoo import build_model, load_config, zoo_weights
 
 
@@ -78,7 +79,8 @@ class Teacher:
             with config_key(f'{key}.config'):
                 loaded = load_config(config)
         checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
-        with config_key(key):
+        is_loaded = strict and checkpoint not in (None, 'init_cfg')
+        with config_key(key), Undrawn() if is_loaded else nullcontext():
             cfg = Config(dict(model=model)) if loaded is None else loaded
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
         self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint')

@@ -339,6 +339,7 @@ class Build(NamedTuple):
 
     passes: list[int]
     initialised: int
+    drawn: int
     read: int
 
 
@@ -362,9 +363,10 @@ def built(path: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Build
     count(backbone, 'forward', lambda args: args[0])
     count(backbone, 'init_weights', lambda _: 'init')
     count(torch, 'load', lambda _: 'load')
+    count(torch.Tensor, 'uniform_', lambda args: 'drawn' if args[0].numel() > 4000 else 'small')
     model = root.MODELS.build(cfg.model)
     networks = [model.student, *(teacher.model for teacher in model.teachers)]
-    return Build([calls[network.backbone] for network in networks], calls['init'], calls['load'])
+    return Build([calls[network.backbone] for network in networks], calls['init'], calls['drawn'], calls['load'])
 
 
 @pytest.mark.parametrize('path, passes', [
@@ -380,6 +382,16 @@ def test_building_runs_each_network_once_and_initialises_none(tmp_path, monkeypa
     assert build.passes == [passes] * len(build.passes)
     assert build.initialised == 0
     assert build.read == len(build.passes) - 1
+
+
+def test_a_teacher_that_is_loaded_draws_no_weights(tmp_path, monkeypatch):
+    path = 'channel_mlp/channel-mlp_resnet18-w8_digits.py'
+    drawn = built(path, tmp_path / 'teacher.pth', monkeypatch).drawn
+    student = root.MODELS.build(Config.fromfile(CONFIGS / path).model.student)
+    large = [module for module in student.modules()
+             if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.numel() > 4000]
+    # And the two layers of the connector.
+    assert drawn == len(large) + 2
 
 
 def test_hooks_wait_at_their_interval_only(in_digits, tmp_path):

@@ -5,16 +5,16 @@ import os.path as osp
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Optional
 
 import torch
 from mmengine import registry as root
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmfeatdistill.checkpoints import load_checkpoint
+from mmfeatdistill.engine.buildable import buildable
 from mmfeatdistill.zoo import build_model, load_config
 
 
@@ -45,27 +45,20 @@ def measure_build(cfg: Config, rounds: int = 5) -> BuildCosts:
     Returns:
         BuildCosts: Medians over the rounds.
     """
-    cfg = copy.deepcopy(cfg)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if cfg.get('data_preprocessor') is not None:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        cfg.model.student.setdefault('data_preprocessor', cfg.data_preprocessor)
     with tempfile.TemporaryDirectory() as folder:
-        return _measure(cfg, rounds, folder)
+        return _measure(buildable(cfg), rounds, folder)
 
 
-def _measure(cfg: Config, rounds: int, folder: str) -> BuildCosts:
-    distiller = root.MODELS.build(copy.deepcopy(cfg.model))
+def _measure(cfg: ConfigDict, rounds: int, folder: str) -> BuildCosts:
+    distiller = root.MODELS.build(copy.deepcopy(cfg))
     preprocessor = distiller.data_preprocessor
     checkpoints = [teacher.load_report and teacher.load_report.source for teacher in distiller.teachers]
     del distiller
-    entries = [dict(_options(entry)) for entry in _entries(cfg.model.teacher)]
-    for index, (entry, checkpoint) in enumerate(zip(entries, checkpoints)):
+    for index, (entry, checkpoint) in enumerate(zip(cfg.teacher, checkpoints)):
         if checkpoint is None:
             checkpoints[index] = entry['checkpoint'] = osp.join(folder, f'{index}.pth')
             torch.save(_teacher(entry, None, preprocessor).state_dict(), checkpoints[index])
-    cfg.model.teacher = entries
-    builds: dict[str, Callable[[Config], Any]] = dict(
+    builds: dict[str, Callable[[ConfigDict], Any]] = dict(
         student=lambda model: root.MODELS.build(model.student),
         teacher=lambda model: [_teacher(entry, checkpoint, preprocessor)
                                for entry, checkpoint in zip(model.teacher, checkpoints)],
@@ -74,7 +67,7 @@ def _measure(cfg: Config, rounds: int, folder: str) -> BuildCosts:
     for number in range(1 + rounds):
         gc.collect()
         for part, build in builds.items():
-            model = copy.deepcopy(cfg.model)  # some networks write into their config
+            model = copy.deepcopy(cfg)  # some networks write into their config
             # Not the clock: others may use the processor too.
             started = time.process_time()
             built = build(model)
@@ -83,14 +76,6 @@ def _measure(cfg: Config, rounds: int, folder: str) -> BuildCosts:
             del built
     ratios = [whole / (student + teacher) for student, teacher, whole in zip(*times.values())]
     return BuildCosts({part: statistics.median(values) for part, values in times.items()}, statistics.median(ratios))
-
-
-def _entries(teacher: Any) -> Sequence[Any]:
-    return teacher if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
-
-
-def _options(entry: Any) -> Mapping[str, Any]:
-    return dict(config=entry) if isinstance(entry, str) else entry
 
 
 def _teacher(options: Mapping[str, Any], checkpoint: Optional[str], preprocessor: nn.Module) -> nn.Module:

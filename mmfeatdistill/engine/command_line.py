@@ -124,7 +124,8 @@ def configure_training(args: argparse.Namespace) -> Config:
     cfg = configure(args)
     if args.amp:
         if not is_cuda_available():
-            raise ValueError("--amp: mmengine's AmpOptimWrapper needs a GPU, and none is visible here.")
+            raise ValueError("--amp: mmengine's AmpOptimWrapper needs a GPU, and none is visible here; on a CPU, "
+                             '--cfg-options optim_wrapper.type=mmfeatdistill.CPUAmpOptimWrapper trains in bfloat16.')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

@@ -11,11 +11,11 @@ from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from mmfeatdistill.distillers.feature_distiller import ADDED
+from mmfeatdistill.engine.buildable import buildable
 from mmfeatdistill.engine.memory import peak_of, size_of
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.teacher import Teacher
@@ -102,10 +102,7 @@ class _Step:
 
     def __init__(self, cfg: Config, device: str, batch: Optional[dict]) -> None:
         cfg = copy.deepcopy(cfg)
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
-        if cfg.get('data_preprocessor') is not None:
-            cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-            cfg.model.student.setdefault('data_preprocessor', cfg.data_preprocessor)
+        cfg.model = buildable(cfg)
         cfg.optim_wrapper.optimizer.lr = 0.0
         self._distiller = _ready(cfg.model, device)
         self._student = _ready(cfg.model.student, device)
@@ -185,8 +182,7 @@ class _Step:
     def _build_plain_teachers(self, cfg: Config, device: str) -> list[Teacher]:
         """The teachers without options, if there are options."""
         plain = copy.deepcopy(cfg.model)
-        teachers = plain.teacher if isinstance(plain.teacher, list) else [plain.teacher]
-        options = [teacher.pop('acceleration', None) for teacher in teachers if isinstance(teacher, dict)]
+        options = [teacher.pop('acceleration', None) for teacher in plain.teacher]
         return _ready(plain, device).teachers if any(options) else []
 
     def _capture(self) -> None:
