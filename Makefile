@@ -5,6 +5,8 @@ FAMILY ?= maintained
 TASK ?= all
 SEED ?= 1
 SEEDS ?= 1 2 3
+# Test processes side by side; the tests of a file share what they set up.
+WORKERS ?= 2
 .DEFAULT_GOAL := help
 # Waiting OpenMP threads sleep instead of spinning: with data workers beside them on few cores that is many times faster.
 export OMP_WAIT_POLICY := passive
@@ -80,14 +82,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The tests' networks are so small that a second thread only slows them down.
-test test-slow: export OMP_NUM_THREADS = 1
-
 test: install $(CHECKS)
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(BIN)/python -m pytest tests -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: install $(VENV)/.docs
-	$(BIN)/python -m pytest tests -m slow
+	$(BIN)/python -m pytest tests -m slow -n $(WORKERS) --dist loadfile
 
 install-original test-original test-slow-original: %-original:
 	$(MAKE) FAMILY=original $*

@@ -18,7 +18,7 @@ EXTRAS = {
                  'mmcv==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', 'mmpretrain==1.2.0', 'ftfy', 'regex'],
     'demo': ['scikit-learn', 'matplotlib'],
     'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
-    'test': ['pytest', 'tensorboard', 'hypothesis'],
+    'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis'],
     # A new rule of a linter is no reason for the checks to fail.
     'dev': ['mmfeatdistill[test]', 'ruff==0.17.*', 'mypy==2.4.*', 'types-tqdm', 'types-PyYAML'],
 }

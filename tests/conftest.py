@@ -6,6 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+# Before torch is imported. The tests' networks are so small that a second thread only slows them down.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+
 import pytest
 import torch
 from mmengine.logging import MMLogger
