@@ -141,11 +141,21 @@ def test_a_resume_within_an_accumulation_is_not_exact(in_digits, tmp_path):
 
 
 def test_connectors_gradients_are_accumulated_and_part_of_the_norm_that_is_clipped(in_digits, tmp_path, monkeypatch):
-    clipped, before = [], []
+    clipped, lengths, summed = [], [], []
+
+    def add(total, gradient):
+        total += gradient
 
     def clip(parameters, clip=torch.nn.utils.clip_grad_norm_, **options):
         clipped.append({id(parameter) for parameter in parameters})
-        before.append(torch.stack([parameter.grad.norm() for parameter in parameters]).norm())
+        lengths.append(torch.stack([parameter.grad.norm() for parameter in parameters]).norm())
+        for number, parameter in enumerate(parameters):
+            if len(summed) <= number:  # the first update
+                summed.append(torch.zeros_like(parameter))
+                parameter.register_hook(partial(add, summed[number]))
+            else:
+                torch.testing.assert_close(parameter.grad, summed[number].clone())
+                summed[number].zero_()
         return clip(parameters, **options)
 
     monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', clip)
@@ -154,7 +164,7 @@ def test_connectors_gradients_are_accumulated_and_part_of_the_norm_that_is_clipp
     assert clipped[0] == {id(parameter) for parameter in model.parameters()}
     assert any(id(parameter) in clipped[0] for parameter in model.distiller.parameters())
     logged = MessageHub.get_current_instance().get_scalar('train/grad_norm').current()
-    assert logged == pytest.approx(float(before[-1]))
+    assert logged == pytest.approx(float(lengths[-1]))
 
 
 # --- averaging -------------------------------------------------------------------------------
