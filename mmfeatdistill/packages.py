@@ -7,6 +7,7 @@ must not be mixed, and neither is a hard requirement of this project.
 import importlib
 import importlib.util
 import os.path as osp
+import platform
 from importlib.metadata import PackageNotFoundError, distribution
 
 from mmfeatdistill.errors import did_you_mean
@@ -44,6 +45,19 @@ def _release(version: str) -> tuple[int, ...]:
             break
         numbers.append(int(part))
     return tuple(numbers)
+
+
+def versions() -> str:
+    """What figures depend on: versions, and the kernels of the processor, as those of another round differently.
+
+    Returns:
+        str: Such as ``'mmfeatdistill 0.4.0, Python 3.11.7, torch 2.11.0, mmengine 0.10.12, CPU kernels for AVX512'``.
+    """
+    import mmengine
+    import torch
+
+    return (f'mmfeatdistill {__version__}, Python {platform.python_version()}, torch {torch.__version__}, mmengine '
+            f'{mmengine.__version__}, CPU kernels for {torch.backends.cpu.get_cpu_capability()}')
 
 
 def make_stock_configs_resolvable() -> None:

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import os.path as osp
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ from datetime import date
 from glob import glob
 from typing import Any, Optional
 
-import mmengine
-import torch
 from mmengine.config import DictAction
 
 from mmfeatdistill.engine import (
@@ -39,7 +36,7 @@ from mmfeatdistill.engine.slurm import submission_script
 from mmfeatdistill.engine.step_timing import time_steps
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.files import write_whole
-from mmfeatdistill.version import __version__
+from mmfeatdistill.packages import versions
 from mmfeatdistill.visualization import comparison_figure
 
 
@@ -201,9 +198,7 @@ def circumstances(args: argparse.Namespace, arguments: Sequence[str]) -> dict[st
              osp.join('...', osp.basename(word)) if osp.isabs(word) else word for word in arguments]
     return dict(
         command=f'python tools/benchmark.py {shlex.join(shown)}', date=str(date.today()), cores=os.cpu_count(),
-        jobs=args.jobs, threads=args.threads,
-        versions=f'mmfeatdistill {__version__}, Python {platform.python_version()}, torch {torch.__version__}, '
-                 f'mmengine {mmengine.__version__}')
+        jobs=args.jobs, threads=args.threads, versions=versions())
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ import copy
 import json
 import logging
 import os.path as osp
-import platform
 from datetime import date
 from typing import Any
 
@@ -24,7 +23,7 @@ from mmfeatdistill.engine.random_batch import random_batch
 from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
 from mmfeatdistill.engine.step_report import step_report
 from mmfeatdistill.files import write_whole
-from mmfeatdistill.version import __version__
+from mmfeatdistill.packages import versions
 from mmfeatdistill.visualization import step_figure
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
@@ -138,7 +137,7 @@ def circumstances(path: str, args: argparse.Namespace) -> dict[str, Any]:
     return dict(config=osp.basename(path).removesuffix('.py'), images=args.images, teachers=args.teachers,
                 options={key: str(value) for key, value in (args.cfg_options or {}).items()},
                 rounds=args.rounds, device=args.device, threads=torch.get_num_threads(), date=str(date.today()),
-                versions=f'mmfeatdistill {__version__}, Python {platform.python_version()}, torch {torch.__version__}')
+                versions=versions())
 
 
 if __name__ == '__main__':

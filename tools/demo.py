@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import os.path as osp
-import platform
 import subprocess
 import sys
 from dataclasses import asdict
@@ -16,13 +15,11 @@ from datetime import date
 from functools import partial
 from typing import NamedTuple
 
-import mmengine
-import torch
-
 from mmfeatdistill.engine import Comparison, Experiment, Result, compare, default_jobs, run_experiments
 from mmfeatdistill.engine.progress import ProgressBar
 from mmfeatdistill.engine.report import scale_of
 from mmfeatdistill.files import write_whole
+from mmfeatdistill.packages import versions
 from mmfeatdistill.visualization import image_grid, save_snapshots, training_curves
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -146,9 +143,8 @@ def summary(comparisons: dict[str, Comparison], results: dict[Experiment, Result
             f'{distilled - student:+.2f} | {closed} | {result["student"].seconds_per_iter:.3f} | '
             f'{result["distilled"].seconds_per_iter:.3f} | {result["student"].peak_memory_mib:.0f} MiB | '
             f'{result["distilled"].peak_memory_mib:.0f} MiB |')
-    lines += ['', f'Seed {args.seed}; {date.today()}; Python {platform.python_version()}, torch {torch.__version__}, '
-              f'mmengine {mmengine.__version__}; one torch thread for each training, {args.jobs} side by side on '
-              f'{os.cpu_count()} cores. Memory is the peak of the whole process.', '']
+    lines += ['', f'Seed {args.seed}; {date.today()}; {versions()}; one torch thread for each training, {args.jobs} '
+              f'side by side on {os.cpu_count()} cores. Memory is the peak of the whole process.', '']
     return '\n'.join(lines)
 
 
