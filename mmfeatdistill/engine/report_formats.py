@@ -15,6 +15,8 @@ _EXPLANATION = """\
 How to read the tables:
 
 - Scores are points out of 100, of the last evaluation, one column for each seed; then mean ± sample standard deviation.
+- A seed gives the same scores again on the same machine with the same versions. Elsewhere arithmetic is rounded
+  otherwise, which moves a score about as much as another seed does.
 - **gain**: difference to the student alone on the same recipe with the same seed; mean ± standard deviation of these.
 - **gap closed**: the gain over the distance from the student alone to its teacher (of several, to their mean).
 - **verdict**: "helps" or "hurts" where the mean gain exceeds one standard deviation of the student alone and one of the
