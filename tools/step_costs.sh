@@ -18,6 +18,7 @@ PSPNET=(configs/cwd/cwd_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py)
 PSPNET_MLP=("${MLP}_pspnet_r18_from-pspnet-r101_80k_cityscapes-512x1024.py")
 SMALL=(--images 2 128 256 --cfg-options 'model.student.data_preprocessor.size=(128,256)')
 
+"${PYTHON:-python}" tools/dataset_converters/digit_scenes.py data/digits
 rm -f docs/step_costs.json
 measure "${DIGITS[@]}" --rounds 21 --build "${RANDOM_TEACHER[@]}" "$@"
 measure "${R50_R18[@]}" --rounds 9 --build "${R50[@]}" "$@"
