@@ -117,7 +117,7 @@ def name_of(path: str, args: argparse.Namespace) -> str:
 
 def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
     """Prints the tables of one config."""
-    table = Table('part', 'median time (ms)', 'peak memory added (MiB)', title=name_of(path, args))
+    table = Table('part', 'shortest time (ms)', 'peak memory added (MiB)', title=name_of(path, args))
     for part, seconds in costs.seconds.items():
         table.add_row(LABELS[part], f'{1000 * seconds:.1f}', f'{costs.peak_mib[part]:.1f}')
     operators = Table('operator', 'part of the distilled step')
@@ -125,7 +125,7 @@ def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
         operators.add_row(name, f'{share:.1%}')
     Console().print(table, operators)
     print(f'distilled step / sum of the three parts: {costs.ratio:.3f}; / student and plain teacher: '
-          f'{costs.plain_ratio:.3f} (medians of {args.rounds} rounds, {args.device}, torch {torch.__version__}, '
+          f'{costs.plain_ratio:.3f} (the fastest of {args.rounds} rounds, {args.device}, torch {torch.__version__}, '
           f'{torch.get_num_threads()} threads)\n'
           f'memory at the peak / the least that it could be: {costs.memory_ratio:.3f}')
     if costs.difference:

@@ -2,7 +2,6 @@
 import copy
 import gc
 import os.path as osp
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -22,9 +21,9 @@ class BuildCosts(NamedTuple):
     """Costs of building a distiller and its networks.
 
     Attributes:
-        seconds (dict[str, float]): Median processor time by part: the student alone, the teachers alone with the
+        seconds (dict[str, float]): Shortest processor time by part: the student alone, the teachers alone with the
             loading of their checkpoints, and the distiller.
-        ratio (float): The distiller over the sum of the other two: the median of the ratios of each round.
+        ratio (float): The distiller over the sum of the other two.
     """
 
     seconds: dict[str, float]
@@ -43,7 +42,7 @@ def measure_build(cfg: Config, rounds: int = 5) -> BuildCosts:
         rounds (int): Rounds that count. Defaults to 5.
 
     Returns:
-        BuildCosts: Medians over the rounds.
+        BuildCosts: Of the fastest rounds.
     """
     with tempfile.TemporaryDirectory() as folder:
         return _measure(buildable(cfg), rounds, folder)
@@ -74,8 +73,8 @@ def _measure(cfg: ConfigDict, rounds: int, folder: str) -> BuildCosts:
             if number:
                 times[part].append(time.process_time() - started)
             del built
-    ratios = [whole / (student + teacher) for student, teacher, whole in zip(*times.values())]
-    return BuildCosts({part: statistics.median(values) for part, values in times.items()}, statistics.median(ratios))
+    seconds = {part: min(values) for part, values in times.items()}
+    return BuildCosts(seconds, seconds['distiller'] / (seconds['student'] + seconds['teacher']))
 
 
 def _teacher(options: Mapping[str, Any], checkpoint: Optional[str], preprocessor: nn.Module) -> nn.Module:

@@ -1,6 +1,5 @@
 """What a distilled training step costs, compared with the sum of its parts."""
 import copy
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -29,12 +28,12 @@ class StepCosts(NamedTuple):
     """Costs of a distilled step and of its parts.
 
     Attributes:
-        seconds (dict[str, float]): Median time by part: the student's step alone (forward, backward, optimiser),
+        seconds (dict[str, float]): Shortest time by part: the student's step alone (forward, backward, optimiser),
             the teachers to their last taps, connectors and losses with their backward and optimiser on
             tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers without the options
             of their ``acceleration``, where they have any.
-        ratio (float): Distilled step over the sum of the three parts: the median of the ratios of each round.
-        plain_ratio (float): Distilled step over student and plain teachers, without connectors and losses: likewise.
+        ratio (float): Distilled step over the sum of the three parts.
+        plain_ratio (float): Distilled step over student and plain teachers, without connectors and losses.
         peak_mib (dict[str, float]): Peak memory that each part adds to what is held before it.
         memory_mib (dict[str, float]): All memory at the peak of a step of the ``student`` alone and of a ``distilled``
             one, with all weights and the state of the optimiser, and the ``floor`` of the latter: what is held anyway,
@@ -61,7 +60,8 @@ def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = '
 
     All parts are timed in turn in every round, in one process, with identical weights: the student alone
     is a copy of the distilled one, and the learning rate is zero, as other weights would make other
-    proposals. They draw the same random numbers.
+    proposals. They draw the same random numbers. Of each part the fastest round counts, as whatever else the machine
+    does only adds to it.
 
     Args:
         cfg (Config): A distillation config.
@@ -71,7 +71,7 @@ def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = '
         batch (dict, optional): As a data loader gives it. Defaults to None: the first of the config's training data.
 
     Returns:
-        StepCosts: Medians over the rounds.
+        StepCosts: Of the fastest rounds.
     """
     step = _Step(cfg, device, batch)
     runs = {part: getattr(step, part) for part in (*PARTS, *(['plain_teacher'] if step.plain_teachers else []))}
@@ -85,11 +85,12 @@ def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = '
                 times[part].append(_now(device) - started)
     peaks = {part: peak_of(run, device) for part, run in runs.items()}
     memory = step.memory(peaks)
-    plain = 'plain_teacher' if step.plain_teachers else 'teacher'
+    seconds = {part: min(values) for part, values in times.items()}
+    plain = seconds['plain_teacher' if step.plain_teachers else 'teacher']
     return StepCosts(
-        seconds={part: statistics.median(values) for part, values in times.items()},
-        ratio=_ratio(times, 'student', 'teacher', 'objectives'),
-        plain_ratio=_ratio(times, 'student', plain),
+        seconds=seconds,
+        ratio=seconds['distilled'] / (seconds['student'] + seconds['teacher'] + seconds['objectives']),
+        plain_ratio=seconds['distilled'] / (seconds['student'] + plain),
         peak_mib={part: value / _MIB for part, value in peaks.items()},
         memory_mib={name: value / _MIB for name, value in memory.items()},
         memory_ratio=memory['distilled'] / memory['floor'],
@@ -221,12 +222,6 @@ def _ready(cfg: Config, device: str) -> nn.Module:
 
 def _state(optim_wrapper: OptimWrapper) -> list[torch.Tensor]:
     return list(tensors_in([dict(state) for state in optim_wrapper.optimizer.state.values()]))
-
-
-def _ratio(times: Mapping[str, list[float]], *parts: str) -> float:
-    """The distilled step over the sum of some parts: the median of the ratios of each round."""
-    sums = map(sum, zip(*(times[part] for part in parts)))
-    return statistics.median(distilled / others for distilled, others in zip(times['distilled'], sums))
 
 
 def _now(device: str) -> float:

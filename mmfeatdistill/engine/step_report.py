@@ -6,15 +6,17 @@ _EXPLANATION = """\
 All parts are timed in turn, in one process, with identical weights, on one batch: the student's step alone, the
 teachers to their last taps, connectors and losses by themselves, and the distilled step.
 
-- **ratio**: the distilled step over the sum of the three parts, which it has to compute anyway; the median of the
-  ratios of each round.
+- **ratio**: the distilled step over the sum of the three parts, which it has to compute anyway.
 - **plain ratio**: the distilled step over the student's step and the teachers' pass without acceleration: connectors
   and losses count as overhead here.
 - **memory**: everything that is held at the peak of a step: weights, state of the optimiser, activations. **over
   floor**: over what is held anyway, and the greater of what the teachers take by themselves, and of the student alone
   with the tapped features and what connectors and losses take by themselves. **over bare**: over student, teachers'
   weights and taps, without anything for connectors and losses.
-- **build**: building the distiller over building its student and its teachers by themselves."""
+- **build**: building the distiller over building its student and its teachers by themselves.
+
+Pairs with a size of images are networks of real size on random images with random weights; the others are the digit
+scenes. Times are those of the fastest round, as whatever else the machine does only adds to them."""
 _TABLES = (
     ('Each pair', 'plain', ('student', 'teacher', 'objectives', 'distilled', 'ratio', 'plain ratio', 'memory alone',
                             'memory', 'over floor', 'over bare', 'build')),
@@ -41,11 +43,12 @@ def step_report(found: Sequence[Mapping[str, Any]], picture: str) -> str:
     Returns:
         str: In Markdown.
     """
-    parts = ['# What a step costs', _EXPLANATION, *_circumstances(found), f'![parts of a distilled step]({picture})']
+    parts = ['# What a step costs', _EXPLANATION, f'![parts of a distilled step]({picture})']
     for title, kind, columns in _TABLES:
         rows = [entry for entry in found if _kind(entry) == kind]
         if rows:
-            parts += [f'## {title}', _table(('config, images', *columns), (_cells(entry, columns) for entry in rows))]
+            parts += [f'## {title}', _circumstances(rows),
+                      _table(('config, images', *columns), (_cells(entry, columns) for entry in rows))]
     parts += ['## Where the time goes', 'The operators with the largest share of a distilled step.',
               _table(('config, images', 'operators'), (
                   [_name(entry), ', '.join(f'`{name}` {share:.0%}' for name, share in entry['operators'].items())]
@@ -54,11 +57,9 @@ def step_report(found: Sequence[Mapping[str, Any]], picture: str) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
-def _circumstances(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    machines = dict.fromkeys(f'{entry["device"]} with {entry["threads"]} threads, {entry["date"]}, {entry["versions"]}'
-                             for entry in found)
-    return [f'Medians; {"; ".join(machines)}. Pairs with a size of images are networks of real size on random images '
-            'with random weights; the others are the digit scenes.']
+def _circumstances(rows: Sequence[Mapping[str, Any]]) -> str:
+    return '; '.join(dict.fromkeys(
+        f'{row["device"]} with {row["threads"]} threads, {row["date"]}, {row["versions"]}' for row in rows)) + '.'
 
 
 def _kind(entry: Mapping[str, Any]) -> str:

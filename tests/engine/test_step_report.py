@@ -22,7 +22,7 @@ def table(page, title):
 def test_each_measurement_is_in_the_table_of_its_kind():
     folded = {'model.teacher.acceleration.fold_norms': 'True', 'model.teacher.config': 'mmpretrain::resnet50'}
     page = step_report([
-        entry(), entry(teachers=4, images=[2, 64, 96]),
+        entry(), entry(teachers=4, images=[2, 64, 96], date='2026-11-21'),
         entry(options=folded, difference=2e-7, seconds=dict(entry()['seconds'], plain_teacher=0.025))], 'costs.png')
     [plain], [several], [accelerated] = (table(page, title) for title in
                                          ('Each pair', 'Several teachers', 'Cheaper teachers'))
@@ -31,6 +31,7 @@ def test_each_measurement_is_in_the_table_of_its_kind():
     assert several['config, images'] == '`kd_pair` 2x64x96' and several['teachers'] == '4'
     assert accelerated['options'] == '`fold_norms=True`' and accelerated['difference'] == '2e-07'
     assert accelerated['plain teacher, ms'] == '25.0' and 'mmpretrain::resnet50' in accelerated['config, images']
+    assert page.index('2026-11-20') < page.index('## Several teachers') < page.index('2026-11-21')
     assert '![parts of a distilled step](costs.png)' in page and '`aten::mm` 50%' in page
 
 
