@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-# Before torch is imported. The tests' networks are so small that a second thread only slows them down.
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+# Before torch is imported, and for processes that tests start. The networks are so small that a second thread only
+# slows them down; and processes that are compared must round alike.
+os.environ.update(OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive')
 
 import pytest
 import torch
