@@ -252,21 +252,36 @@ def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocesso
     Raises:
         ConfigError: A config of another type, an unknown key, or whatever :class:`Teacher` refuses.
     """
-    several = isinstance(cfg, Sequence) and not isinstance(cfg, str)
-    if several and not cfg:
+    entries = teacher_options(cfg)
+    if not entries:
         raise ConfigError('model.teacher: the list is empty; give at least one teacher.')
     teachers = []
-    entries: Any = cfg if several else [cfg]
-    for index, entry in enumerate(entries):
-        key = f'model.teacher[{index}]' if several else 'model.teacher'
-        options: Any = dict(config=entry) if isinstance(entry, str) else entry
+    for key, options in entries.items():
         if not isinstance(options, Mapping):
-            raise ConfigError(f'{key}: expected a config name or a dict, got {entry!r}.')
+            raise ConfigError(f'{key}: expected a config name or a dict, got {options!r}.')
         options = {name: value for name, value in options.items() if name != '_scope_'}
         check_options(inspect.signature(Teacher), options, key, found=('student_preprocessor', 'key'))
         check_values(inspect.signature(Teacher), options, key)
         teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))
     return teachers
+
+
+def teacher_options(cfg: Any) -> dict[str, Any]:
+    """The teachers of a distiller's config, each as a dict, by the config key of each.
+
+    Args:
+        cfg (str | dict | list): The config's ``model.teacher``.
+
+    Returns:
+        dict[str, dict]: The arguments of :class:`Teacher`; the dicts of the config itself, where it has dicts.
+
+    Example:
+        >>> teacher_options(['a.py', dict(config='b.py', checkpoint=None)])
+        {'model.teacher[0]': {'config': 'a.py'}, 'model.teacher[1]': {'config': 'b.py', 'checkpoint': None}}
+    """
+    several = isinstance(cfg, Sequence) and not isinstance(cfg, str)
+    entries = {f'model.teacher[{i}]': entry for i, entry in enumerate(cfg)} if several else {'model.teacher': cfg}
+    return {key: dict(config=entry) if isinstance(entry, str) else entry for key, entry in entries.items()}
 
 
 def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],

@@ -24,6 +24,7 @@ from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
 from mmfeatdistill.engine.step_report import step_report
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.packages import versions
+from mmfeatdistill.teacher import teacher_options
 from mmfeatdistill.visualization import step_figure
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
@@ -35,7 +36,9 @@ def main() -> None:
     """Parses the command line, measures each config, prints tables and writes what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='config', help='a distillation config')
-    parser.add_argument('--rounds', type=int, default=20, help='rounds that count (default: 20)')
+    parser.add_argument('--rounds', type=int, default=200, help='rounds that count, at most (default: 200)')
+    parser.add_argument('--within', type=float, default=0.01,
+                        help='fewer rounds, but ten, once the ratio is known this well (default: 0.01)')
     parser.add_argument('--warmup', type=int, default=3, help='rounds before them (default: 3)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--images', type=int, nargs=3, metavar=('COUNT', 'HEIGHT', 'WIDTH'),
@@ -63,8 +66,8 @@ def main() -> None:
     for path in args.configs:
         cfg = configured(path, args)
         batch = random_batch(cfg, *args.images) if args.images else None
-        costs = measure_step(cfg, args.rounds, args.warmup, args.device, batch)
-        build = measure_build(cfg, rounds=3)._asdict() if args.build else None
+        costs = measure_step(cfg, args.rounds, args.within, args.warmup, args.device, batch)
+        build = measure_build(cfg)._asdict() if args.build else None
         show(path, costs, args)
         if build:
             print(f'building the distiller / building student and teacher: {build["ratio"]:.3f}')
@@ -86,8 +89,8 @@ def configured(path: str, args: argparse.Namespace) -> Config:
         raise SystemExit(f'{path} is no distillation config: there is no distilled step to time.')
     if args.images:
         cfg.model.student = without_weights(cfg.model.student.to_dict())
-        for teacher in cfg.model.teacher if isinstance(cfg.model.teacher, list) else [cfg.model.teacher]:
-            teacher['checkpoint'] = None
+        teachers = [dict(options, checkpoint=None) for options in teacher_options(cfg.model.teacher).values()]
+        cfg.model.teacher = teachers if len(teachers) > 1 else teachers[0]
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     if args.teachers:
@@ -117,16 +120,18 @@ def name_of(path: str, args: argparse.Namespace) -> str:
 
 def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
     """Prints the tables of one config."""
-    table = Table('part', 'shortest time (ms)', 'peak memory added (MiB)', title=name_of(path, args))
+    table = Table('part', 'median time (ms)', 'peak memory added (MiB)', title=name_of(path, args))
     for part, seconds in costs.seconds.items():
         table.add_row(LABELS[part], f'{1000 * seconds:.1f}', f'{costs.peak_mib[part]:.1f}')
     operators = Table('operator', 'part of the distilled step')
     for name, share in costs.operators.items():
         operators.add_row(name, f'{share:.1%}')
     Console().print(table, operators)
-    print(f'distilled step / sum of the three parts: {costs.ratio:.3f}; / student and plain teacher: '
-          f'{costs.plain_ratio:.3f} (the fastest of {args.rounds} rounds, {args.device}, torch {torch.__version__}, '
-          f'{torch.get_num_threads()} threads)\n'
+    ratios = (f'{ratio:.3f} ({low:.3f} to {high:.3f})' for ratio, (low, high) in (
+        (costs.ratio, costs.ratio_between), (costs.plain_ratio, costs.plain_ratio_between)))
+    print('distilled step / sum of the three parts: {}; / student and plain teacher: {}'.format(*ratios))
+    print(f'median of {costs.rounds} rounds, {args.device}, torch {torch.__version__}, '
+          f'{torch.get_num_threads()} threads\n'
           f'memory at the peak / the least that it could be: {costs.memory_ratio:.3f}')
     if costs.difference:
         print(f'the accelerated teacher differs by {costs.difference:.1e} of its largest feature')
@@ -136,7 +141,7 @@ def circumstances(path: str, args: argparse.Namespace) -> dict[str, Any]:
     """What the figures may depend on."""
     return dict(config=osp.basename(path).removesuffix('.py'), images=args.images, teachers=args.teachers,
                 options={key: str(value) for key, value in (args.cfg_options or {}).items()},
-                rounds=args.rounds, device=args.device, threads=torch.get_num_threads(), date=str(date.today()),
+                device=args.device, threads=torch.get_num_threads(), date=str(date.today()),
                 versions=versions())
 
 

@@ -5,6 +5,7 @@ import os.path as osp
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -21,16 +22,16 @@ class BuildCosts(NamedTuple):
     """Costs of building a distiller and its networks.
 
     Attributes:
-        seconds (dict[str, float]): Shortest processor time by part: the student alone, the teachers alone with the
+        seconds (dict[str, float]): Median processor time by part: the student alone, the teachers alone with the
             loading of their checkpoints, and the distiller.
-        ratio (float): The distiller over the sum of the other two.
+        ratio (float): The distiller over the sum of the other two, the median of the rounds.
     """
 
     seconds: dict[str, float]
     ratio: float
 
 
-def measure_build(cfg: Config, rounds: int = 5) -> BuildCosts:
+def measure_build(cfg: Config, rounds: int = 10) -> BuildCosts:
     """Measures how long a distillation config takes to become a model.
 
     All parts are built in turn in every round, in one process, after one round that does not count: it imports and
@@ -39,10 +40,10 @@ def measure_build(cfg: Config, rounds: int = 5) -> BuildCosts:
 
     Args:
         cfg (Config): A distillation config.
-        rounds (int): Rounds that count. Defaults to 5.
+        rounds (int): Rounds that count. Defaults to 10.
 
     Returns:
-        BuildCosts: Of the fastest rounds.
+        BuildCosts: Medians of the rounds.
     """
     with tempfile.TemporaryDirectory() as folder:
         return _measure(buildable(cfg), rounds, folder)
@@ -73,8 +74,8 @@ def _measure(cfg: ConfigDict, rounds: int, folder: str) -> BuildCosts:
             if number:
                 times[part].append(time.process_time() - started)
             del built
-    seconds = {part: min(values) for part, values in times.items()}
-    return BuildCosts(seconds, seconds['distiller'] / (seconds['student'] + seconds['teacher']))
+    ratio = median(distiller / (student + teacher) for student, teacher, distiller in zip(*times.values()))
+    return BuildCosts({part: median(values) for part, values in times.items()}, ratio)
 
 
 def _teacher(options: Mapping[str, Any], checkpoint: Optional[str], preprocessor: nn.Module) -> nn.Module:

@@ -4,6 +4,8 @@ import copy
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
+from mmfeatdistill.teacher import teacher_options
+
 
 def buildable(cfg: Config) -> ConfigDict:
     """The config of a distiller as a runner builds it, whose student and teachers can also be built by themselves.
@@ -15,11 +17,10 @@ def buildable(cfg: Config) -> ConfigDict:
         ConfigDict: A copy of its ``model``, with the data preprocessor in the student too, and the teachers as a list
         of dicts.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     model = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
         model.student.setdefault('data_preprocessor', cfg.data_preprocessor)
-    entries = model.teacher if isinstance(model.teacher, (list, tuple)) else [model.teacher]
-    model.teacher = [dict(config=entry) if isinstance(entry, str) else entry for entry in entries]
+    model.teacher = list(teacher_options(model.teacher).values())
     return model

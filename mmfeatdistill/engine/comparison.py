@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmfeatdistill.engine.command_line import student_config
 from mmfeatdistill.engine.experiment import Experiment
 from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.teacher import teacher_options
 from mmfeatdistill.zoo import load_config
 
 _RESUME_HOOK = 'mmfeatdistill.ExactResumeHook'
@@ -210,10 +211,8 @@ class _Plan:
 
     def _teachers(self, cfg: Config, seed: int) -> dict[str, Experiment]:
         """The trainings of the teachers by config key, which are written out in the config."""
-        given = cfg.model.teacher
-        several = isinstance(given, (list, tuple))
-        teachers: list[dict[str, Any]] = [dict(config=teacher) if isinstance(teacher, str) else dict(teacher)
-                                          for teacher in (given if several else [given])]
+        several = isinstance(cfg.model.teacher, (list, tuple))
+        teachers = [dict(teacher) for teacher in teacher_options(cfg.model.teacher).values()]
         trained: dict[str, Experiment] = {}
         here = [index for index, teacher in enumerate(teachers) if _is_trained_here(teacher)]
         for index in here:

@@ -11,6 +11,7 @@ from mmfeatdistill.engine.comparison import compare
 from mmfeatdistill.engine.experiment import Experiment
 from mmfeatdistill.engine.report import scale_of
 from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.teacher import teacher_options
 from mmfeatdistill.zoo import load_config
 
 _TEACHER = 'model.teacher.checkpoint'
@@ -126,10 +127,10 @@ def generations_table(metric: str, generations: Sequence[Generation]) -> str:
 
 
 def _check_teacher(cfg: Any) -> None:
-    teacher = cfg.model.teacher
-    if isinstance(teacher, (list, tuple)):
-        raise ConfigError(f'model.teacher: a chain of generations has one teacher, got a list of {len(teacher)}.')
-    teacher = dict(config=teacher) if isinstance(teacher, str) else teacher
+    if isinstance(cfg.model.teacher, (list, tuple)):
+        raise ConfigError('model.teacher: a chain of generations has one teacher, got a list of '
+                          f'{len(cfg.model.teacher)}.')
+    [teacher] = teacher_options(cfg.model.teacher).values()
     theirs = load_config(teacher['config']).model if 'config' in teacher else teacher['model']
     # A student may have its data preprocessor beside it; it is part of no architecture.
     mine, theirs = (Config(dict(model={name: value for name, value in model.items() if name != 'data_preprocessor'}))

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmfeatdistill.engine.command_line import student_config
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.packages import TASK_LIBRARIES, config_folder, stock_config
+from mmfeatdistill.teacher import teacher_options
 
 BEGIN = '<!-- configs: python tools/model_index.py -->'
 END = '<!-- end of configs -->'
@@ -246,9 +247,7 @@ def _metadata(config: str, root: Path) -> dict[str, Any]:
     if student_config(cfg) is not cfg:
         student = _student_file(config)
         told['Student'] = _shown(student, root) if student else str(cfg.model.student.get('type'))
-        given = cfg.model.teacher
-        teachers: list[Any] = [dict(config=teacher) if isinstance(teacher, str) else teacher
-                               for teacher in (given if isinstance(given, (list, tuple)) else [given])]
+        teachers = teacher_options(cfg.model.teacher).values()
         names = [_shown(teacher['config'], root) if 'config' in teacher else str(teacher['model'].get('type'))
                  for teacher in teachers]
         weights = [str(teacher.get('checkpoint', 'zoo')) for teacher in teachers]

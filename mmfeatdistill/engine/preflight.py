@@ -19,6 +19,7 @@ from mmfeatdistill.objectives import Objective
 from mmfeatdistill.probing import probe, undisturbed
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.taps import TapReader
+from mmfeatdistill.teacher import teacher_options
 from mmfeatdistill.teacher_check import TeacherCheck, check_teachers, num_classes
 from mmfeatdistill.zoo import build_model, load_config
 
@@ -106,12 +107,11 @@ def preflight(cfg: Config, images: int = 200) -> Preflight:
 def _build(cfg: Config) -> FeatureDistiller:
     model = copy.deepcopy(cfg.model)
     entries = model.get('teacher')
-    several = isinstance(entries, list)
-    # Teachers whose checkpoints do not fit are built too, and looked at.
-    lenient = [dict(dict(config=entry) if isinstance(entry, str) else entry or {}, strict=False)
-               for entry in (entries if several else [entries])]
     if entries:
-        model.teacher = lenient if several else lenient[0]
+        # Teachers whose checkpoints do not fit are built too, and looked at.
+        lenient = [dict(options, strict=False) if isinstance(options, dict) else options
+                   for options in teacher_options(entries).values()]
+        model.teacher = lenient if isinstance(entries, list) else lenient[0]
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     try:
@@ -132,10 +132,8 @@ def _build(cfg: Config) -> FeatureDistiller:
 def _class_counts(cfg: Config) -> Iterator[tuple[str, Optional[int]]]:
     """The classes of the student and of each teacher, without their weights."""
     yield 'student', num_classes(build_model(Config(dict(cfg, model=cfg.model.student))))
-    entries = cfg.model.teacher
-    for entry in entries if isinstance(entries, list) else [entries]:
-        entry = dict(config=entry) if isinstance(entry, str) else entry
-        own = load_config(entry['config']) if 'config' in entry else Config(dict(cfg, model=entry['model']))
+    for options in teacher_options(cfg.model.teacher).values():
+        own = load_config(options['config']) if 'config' in options else Config(dict(cfg, model=options['model']))
         yield 'teacher', num_classes(build_model(own))
 
 

@@ -1,8 +1,9 @@
 """What a distilled training step costs, compared with the sum of its parts."""
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from statistics import median
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from mmfeatdistill.distillers.feature_distiller import ADDED
 from mmfeatdistill.engine.buildable import buildable
+from mmfeatdistill.engine.median import Median, median_of
 from mmfeatdistill.engine.memory import peak_of, size_of
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.teacher import Teacher
@@ -22,18 +24,23 @@ from mmfeatdistill.tracing import tensors_in
 
 PARTS = ('student', 'teacher', 'objectives', 'distilled')
 _MIB = 2**20
+_LEAST_ROUNDS = 10
 
 
 class StepCosts(NamedTuple):
     """Costs of a distilled step and of its parts.
 
     Attributes:
-        seconds (dict[str, float]): Shortest time by part: the student's step alone (forward, backward, optimiser),
+        seconds (dict[str, float]): Median time by part: the student's step alone (forward, backward, optimiser),
             the teachers to their last taps, connectors and losses with their backward and optimiser on
             tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers without the options
             of their ``acceleration``, where they have any.
-        ratio (float): Distilled step over the sum of the three parts.
-        plain_ratio (float): Distilled step over student and plain teachers, without connectors and losses.
+        ratio (float): Distilled step over the sum of the three parts, the median of the rounds.
+        ratio_between (tuple[float, float]): Between these it is with a probability of 95 %; see
+            :func:`mmfeatdistill.engine.median.median_of`.
+        plain_ratio (float): Distilled step over student and plain teachers, without connectors and losses; likewise.
+        plain_ratio_between (tuple[float, float]): Likewise.
+        rounds (int): Rounds that count.
         peak_mib (dict[str, float]): Peak memory that each part adds to what is held before it.
         memory_mib (dict[str, float]): All memory at the peak of a step of the ``student`` alone and of a ``distilled``
             one, with all weights and the state of the optimiser, and the ``floor`` of the latter: what is held anyway,
@@ -46,7 +53,10 @@ class StepCosts(NamedTuple):
 
     seconds: dict[str, float]
     ratio: float
+    ratio_between: tuple[float, float]
     plain_ratio: float
+    plain_ratio_between: tuple[float, float]
+    rounds: int
     peak_mib: dict[str, float]
     memory_mib: dict[str, float]
     memory_ratio: float
@@ -54,48 +64,64 @@ class StepCosts(NamedTuple):
     operators: dict[str, float]
 
 
-def measure_step(cfg: Config, rounds: int = 20, warmup: int = 3, device: str = 'cpu',
+def measure_step(cfg: Config, rounds: int = 200, within: float = 0.01, warmup: int = 3, device: str = 'cpu',
                  batch: Optional[dict] = None) -> StepCosts:
     """Measures a distillation config on one batch.
 
     All parts are timed in turn in every round, in one process, with identical weights: the student alone
     is a copy of the distilled one, and the learning rate is zero, as other weights would make other
-    proposals. They draw the same random numbers. Of each part the fastest round counts, as whatever else the machine
-    does only adds to it.
+    proposals. They draw the same random numbers. Ratios are taken within each round, as whatever else a machine does
+    may slow it down for longer than that.
 
     Args:
         cfg (Config): A distillation config.
-        rounds (int): Rounds that count. Defaults to 20.
+        rounds (int): Rounds that count, at most. Defaults to 200.
+        within (float): Fewer, but ten, once the ratio is known this well to either side. Defaults to 0.01.
         warmup (int): Rounds before them. Defaults to 3.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
         batch (dict, optional): As a data loader gives it. Defaults to None: the first of the config's training data.
 
     Returns:
-        StepCosts: Of the fastest rounds.
+        StepCosts: Medians of the rounds.
     """
     step = _Step(cfg, device, batch)
     runs = {part: getattr(step, part) for part in (*PARTS, *(['plain_teacher'] if step.plain_teachers else []))}
-    times: dict[str, list[float]] = {part: [] for part in runs}
+    rows: list[dict[str, float]] = []
     for number in range(warmup + rounds):
-        for part, run in runs.items():
-            torch.manual_seed(number)
-            started = _now(device)
-            run()
-            if number >= warmup:
-                times[part].append(_now(device) - started)
+        row = _round(runs, number, device)
+        if number >= warmup:
+            rows.append(row)
+        if len(rows) >= _LEAST_ROUNDS and _over(rows, PARTS[:3]).error <= within:
+            break
+    ratio = _over(rows, PARTS[:3])
+    plain_ratio = _over(rows, ('student', 'plain_teacher' if step.plain_teachers else 'teacher'))
     peaks = {part: peak_of(run, device) for part, run in runs.items()}
     memory = step.memory(peaks)
-    seconds = {part: min(values) for part, values in times.items()}
-    plain = seconds['plain_teacher' if step.plain_teachers else 'teacher']
     return StepCosts(
-        seconds=seconds,
-        ratio=seconds['distilled'] / (seconds['student'] + seconds['teacher'] + seconds['objectives']),
-        plain_ratio=seconds['distilled'] / (seconds['student'] + plain),
+        seconds={part: median(row[part] for row in rows) for part in runs},
+        ratio=ratio.value, ratio_between=(ratio.low, ratio.high),
+        plain_ratio=plain_ratio.value, plain_ratio_between=(plain_ratio.low, plain_ratio.high), rounds=len(rows),
         peak_mib={part: value / _MIB for part, value in peaks.items()},
         memory_mib={name: value / _MIB for name, value in memory.items()},
         memory_ratio=memory['distilled'] / memory['floor'],
         difference=step.difference,
         operators=_operators(step.distilled, device))
+
+
+def _round(runs: Mapping[str, Callable[[], None]], number: int, device: str) -> dict[str, float]:
+    """The seconds of each part, every second time in reverse order, as drifts of the machine's speed then cancel."""
+    seconds = {}
+    for part in list(runs) if number % 2 == 0 else reversed(list(runs)):
+        torch.manual_seed(number)
+        started = _now(device)
+        runs[part]()
+        seconds[part] = _now(device) - started
+    return seconds
+
+
+def _over(rows: Sequence[Mapping[str, float]], parts: Sequence[str]) -> Median:
+    """The distilled step over the sum of parts, as the rounds show it."""
+    return median_of(row['distilled'] / sum(row[part] for part in parts) for row in rows)
 
 
 class _Step:

@@ -7,6 +7,7 @@ All parts are timed in turn, in one process, with identical weights, on one batc
 teachers to their last taps, connectors and losses by themselves, and the distilled step.
 
 - **ratio**: the distilled step over the sum of the three parts, which it has to compute anyway.
+  In brackets, where it is with a probability of 95 %.
 - **plain ratio**: the distilled step over the student's step and the teachers' pass without acceleration: connectors
   and losses count as overhead here.
 - **memory**: everything that is held at the peak of a step: weights, state of the optimiser, activations. **over
@@ -15,15 +16,16 @@ teachers to their last taps, connectors and losses by themselves, and the distil
   weights and taps, without anything for connectors and losses.
 - **build**: building the distiller over building its student and its teachers by themselves.
 
-Pairs with a size of images are networks of real size on random images with random weights; the others are the digit
-scenes. Times are those of the fastest round, as whatever else the machine does only adds to them."""
+Times are medians of the rounds, and ratios medians of what they are in each round, as the machine's speed may change
+from one to the next. Pairs with a size of images are networks of real size on random images with random weights; the
+others are the digit scenes."""
 _TABLES = (
     ('Each pair', 'plain', ('student', 'teacher', 'objectives', 'distilled', 'ratio', 'plain ratio', 'memory alone',
-                            'memory', 'over floor', 'over bare', 'build')),
+                            'memory', 'over floor', 'over bare', 'build', 'rounds')),
     ('Several teachers', 'several', ('teachers', 'student', 'teacher', 'objectives', 'distilled', 'ratio',
-                                     'plain ratio', 'memory', 'over floor', 'over bare')),
+                                     'plain ratio', 'memory', 'over floor', 'over bare', 'rounds')),
     ('Cheaper teachers', 'accelerated', ('options', 'plain teacher', 'teacher', 'distilled', 'ratio', 'plain ratio',
-                                         'difference', 'memory')),
+                                         'difference', 'memory', 'rounds')),
 )
 _UNITS = dict.fromkeys(('student', 'teacher', 'objectives', 'distilled', 'plain teacher'), 'ms') | dict.fromkeys(
     ('memory', 'memory alone'), 'MiB')
@@ -78,7 +80,8 @@ def _cells(entry: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
     seconds, memory = entry['seconds'], entry['memory_mib']
     values = {
         **{part.replace('_', ' '): f'{1000 * value:.1f}' for part, value in seconds.items()},
-        'ratio': f'{entry["ratio"]:.3f}', 'plain ratio': f'{entry["plain_ratio"]:.3f}',
+        'ratio': _between(entry, 'ratio'), 'plain ratio': _between(entry, 'plain_ratio'),
+        'rounds': str(entry['rounds']),
         'memory': f'{memory["distilled"]:.0f}', 'memory alone': f'{memory["student"]:.0f}',
         'over floor': f'{entry["memory_ratio"]:.3f}', 'over bare': f'{memory["distilled"] / memory["bare"]:.3f}',
         'build': f'{entry["build"]["ratio"]:.3f}' if entry['build'] else '-', 'teachers': str(entry['teachers']),
@@ -86,6 +89,11 @@ def _cells(entry: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
         'options': ', '.join(f'`{key.removeprefix(_ACCELERATION)}={value}`' for key, value in entry['options'].items()
                              if key.startswith(_ACCELERATION))}
     return [_name(entry), *(values[column] for column in columns)]
+
+
+def _between(entry: Mapping[str, Any], key: str) -> str:
+    low, high = entry[f'{key}_between']
+    return f'{entry[key]:.3f} ({low:.3f} to {high:.3f})'
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

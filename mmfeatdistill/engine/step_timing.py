@@ -68,9 +68,10 @@ def step_costs(experiment: Experiment) -> Optional[dict[str, Any]]:
 
 
 def _measure(experiment: Experiment, checkpoints: dict[str, str], rounds: int, threads: int, send: Send) -> None:
-    costs = measure_step(experiment.load(checkpoints), rounds, device='cuda' if is_cuda_available() else 'cpu')
+    costs = measure_step(experiment.load(checkpoints), rounds, within=0.0,
+                         device='cuda' if is_cuda_available() else 'cpu')
     write_whole(_file(experiment), json.dumps(
-        costs._asdict() | dict(rounds=rounds, threads=threads, fingerprint=experiment.fingerprint), indent=2))
+        costs._asdict() | dict(threads=threads, fingerprint=experiment.fingerprint), indent=2))
 
 
 def _file(experiment: Experiment) -> str:

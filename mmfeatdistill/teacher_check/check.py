@@ -16,7 +16,7 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.normalization import InputSpace
 from mmfeatdistill.random_state import random_state_kept
 from mmfeatdistill.taps import Tap
-from mmfeatdistill.teacher import Teacher
+from mmfeatdistill.teacher import Teacher, teacher_options
 from mmfeatdistill.teacher_check.evaluation import Predict, Scores, ValidationData, clearly_better
 from mmfeatdistill.teacher_check.load_fit import explain_load
 from mmfeatdistill.zoo import build_model, load_config
@@ -97,11 +97,7 @@ class _Check:
     """The check of one teacher, finding by finding."""
 
     def __init__(self, distiller: FeatureDistiller, index: int, cfg: Config) -> None:
-        entries = cfg.model.teacher
-        several = isinstance(entries, (list, tuple))
-        entry = entries[index] if several else entries
-        self._key = f'model.teacher[{index}]' if several else 'model.teacher'
-        self._entry: Mapping = dict(config=entry) if isinstance(entry, str) else entry
+        self._key, self._entry = list(teacher_options(cfg.model.teacher).items())[index]
         self._cfg = cfg
         self._distiller = distiller
         self._teacher: Teacher = distiller.teachers[index]

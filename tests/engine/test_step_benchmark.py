@@ -1,10 +1,13 @@
 """What is measured of a step."""
 import copy
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 
+from mmfeatdistill.engine import step_benchmark
 from mmfeatdistill.engine.memory import peak_of, size_of
 from mmfeatdistill.engine.step_benchmark import PARTS, measure_step
 from tests.runs import DISTILLED, small
@@ -58,3 +61,23 @@ def test_memory_counts_each_storage_once_and_every_peak():
         torch.zeros(2048)
 
     assert peak_of(run, 'cpu') == 8192
+
+
+def test_a_machine_that_is_slow_for_a_while_changes_times_but_no_ratio(monkeypatch):
+    seconds = dict(student=2.0, teacher=1.0, objectives=1.0, distilled=4.4)
+    clock = dict(now=0.0)
+    order = []
+
+    def part(name):
+        order.append(name)
+        clock['now'] += seconds[name] * (10 if len(order) < 60 else 1)
+
+    step = SimpleNamespace(
+        plain_teachers=[], difference=0.0, memory=lambda peaks: dict(distilled=1, floor=1),
+        **{name: partial(part, name) for name in seconds})
+    monkeypatch.setattr(step_benchmark, '_Step', lambda *_: step)
+    monkeypatch.setattr(step_benchmark, '_now', lambda device: clock['now'])
+    costs = measure_step(Config(), rounds=30, within=0.0, warmup=0)
+    assert costs.ratio == pytest.approx(1.1) and costs.plain_ratio == pytest.approx(4.4 / 3)
+    assert order[:8] == [*PARTS, *reversed(PARTS)]
+    assert measure_step(Config(), rounds=30, within=0.01, warmup=0).rounds == 10

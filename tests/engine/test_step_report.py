@@ -5,7 +5,8 @@ from mmfeatdistill.engine.step_report import step_report
 def entry(**changes):
     found = dict(
         config='kd_pair', images=None, teachers=None, options={'model.teacher.checkpoint': 'None'}, device='cpu',
-        threads=2, rounds=3, date='2026-11-20', versions='torch 2.11.0', ratio=1.004, plain_ratio=1.05,
+        threads=2, rounds=31, date='2026-11-20', versions='torch 2.11.0', ratio=1.004, ratio_between=(0.995, 1.0131),
+        plain_ratio=1.05, plain_ratio_between=(1.04, 1.06),
         memory_ratio=0.99, difference=0.0, build=dict(ratio=1.02), operators={'aten::mm': 0.5}, peak_mib={},
         seconds=dict(student=0.01, teacher=0.02, objectives=0.003, distilled=0.034),
         memory_mib=dict(student=50.0, distilled=80.0, floor=81.0, bare=79.0))
@@ -26,7 +27,8 @@ def test_each_measurement_is_in_the_table_of_its_kind():
         entry(options=folded, difference=2e-7, seconds=dict(entry()['seconds'], plain_teacher=0.025))], 'costs.png')
     [plain], [several], [accelerated] = (table(page, title) for title in
                                          ('Each pair', 'Several teachers', 'Cheaper teachers'))
-    assert plain['config, images'] == '`kd_pair`' and plain['distilled, ms'] == '34.0' and plain['ratio'] == '1.004'
+    assert plain['config, images'] == '`kd_pair`' and plain['distilled, ms'] == '34.0'
+    assert plain['ratio'] == '1.004 (0.995 to 1.013)' and plain['rounds'] == '31'
     assert plain['memory alone, MiB'] == '50' and plain['over bare'] == '1.013' and plain['build'] == '1.020'
     assert several['config, images'] == '`kd_pair` 2x64x96' and several['teachers'] == '4'
     assert accelerated['options'] == '`fold_norms=True`' and accelerated['difference'] == '2e-07'
