@@ -7,6 +7,8 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
+from mmfeatdistill.errors import ConfigError
+
 _OBJECTS = 8
 """Of each image for a detector; COCO has 7.3."""
 
@@ -25,7 +27,7 @@ def random_batch(cfg: Config, count: int, height: int, width: int) -> dict[str, 
         classifiers, 8 boxes with masks an image for detectors, and label maps of class 0 for segmenters.
 
     Raises:
-        ValueError: The config is of another library.
+        ConfigError: The config is of another library.
 
     Examples:
         >>> batch = random_batch(Config(dict(default_scope='mmseg')), count=2, height=32, width=64)
@@ -34,7 +36,7 @@ def random_batch(cfg: Config, count: int, height: int, width: int) -> dict[str, 
     """
     label = _LABELS.get(cfg.get('default_scope'))
     if label is None:
-        raise ValueError(f'default_scope: random images can be labelled for {", ".join(_LABELS)}; '
+        raise ConfigError(f'default_scope: random images can be labelled for {", ".join(_LABELS)}; '
                          f'got {cfg.get("default_scope")!r}.')
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator) for _ in range(count)]

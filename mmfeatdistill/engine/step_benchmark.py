@@ -31,10 +31,10 @@ class StepCosts(NamedTuple):
     """Costs of a distilled step and of its parts.
 
     Attributes:
-        seconds (dict[str, float]): Median time by part: the student's step alone (forward, backward, optimiser),
-            the teachers to their last taps, connectors and losses with their backward and optimiser on
-            tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers without the options
-            of their ``acceleration``, where they have any.
+        seconds (dict[str, float]): Median time by part, on a CPU that of the processor: the student's step alone
+            (forward, backward, optimiser), the teachers to their last taps, connectors and losses with their backward
+            and optimiser on tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers
+            without the options of their ``acceleration``, where they have any.
         ratio (float): Distilled step over the sum of the three parts, the median of the rounds.
         ratio_between (tuple[float, float]): Between these it is with a probability of 95 %; see
             :func:`mmfeatdistill.engine.median.median_of`.
@@ -251,8 +251,10 @@ def _state(optim_wrapper: OptimWrapper) -> list[torch.Tensor]:
 
 
 def _now(device: str) -> float:
-    if device != 'cpu':
-        torch.cuda.synchronize()
+    if device == 'cpu':
+        # Not the clock: others may use the processor too.
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 

@@ -16,9 +16,9 @@ teachers to their last taps, connectors and losses by themselves, and the distil
   weights and taps, without anything for connectors and losses.
 - **build**: building the distiller over building its student and its teachers by themselves.
 
-Times are medians of the rounds, and ratios medians of what they are in each round, as the machine's speed may change
-from one to the next. Pairs with a size of images are networks of real size on random images with random weights; the
-others are the digit scenes."""
+Times are medians of the rounds, on a CPU of the processor's time; ratios are medians of what they are in each round, as
+a machine's speed may change from one to the next. Pairs with a size of images are networks of real size on random
+images with random weights; the others are the digit scenes."""
 _TABLES = (
     ('Each pair', 'plain', ('student', 'teacher', 'objectives', 'distilled', 'ratio', 'plain ratio', 'memory alone',
                             'memory', 'over floor', 'over bare', 'build', 'rounds')),
@@ -61,7 +61,7 @@ def step_report(found: Sequence[Mapping[str, Any]], picture: str) -> str:
 
 def _circumstances(rows: Sequence[Mapping[str, Any]]) -> str:
     return '; '.join(dict.fromkeys(
-        f'{row["device"]} with {row["threads"]} threads, {row["date"]}, {row["versions"]}' for row in rows)) + '.'
+        f'{row["device"]} with {row["threads"]} thread(s), {row["date"]}, {row["versions"]}' for row in rows)) + '.'
 
 
 def _kind(entry: Mapping[str, Any]) -> str:

@@ -20,7 +20,9 @@ def write(folder):
     for name, text in {
             'broken.py': 'model = dict(\n', 'divides.py': 'x = 1 / 0\n', 'no_model.py': 'a = 1\n',
             'no_base.py': "_base_ = ['nowhere.py']\n", 'number.py': 'model = 3\n', 'typeless.py': 'model = dict(a=1)\n',
-            'no_student.py': "model = dict(type='mmfeatdistill.FeatureDistiller')\n", 'note.txt': 'hello'}.items():
+            'no_student.py': "model = dict(type='mmfeatdistill.FeatureDistiller')\n", 'note.txt': 'hello',
+            'two_teachers.py': f"_base_ = [{GOOD!r}]\nmodel = dict(teacher=['a.py', 'b.py'])\n",
+            'poses.py': f"_base_ = [{GOOD!r}]\ndefault_scope = 'mmpose'\n"}.items():
         (folder / name).write_text(text)
     annotations = folder / 'coco' / 'annotations'
     annotations.mkdir(parents=True)
@@ -104,6 +106,10 @@ ROWS = [
      ['model.teacher.checkpoint: there is no checkpoint', 'looked in']),
     ('train: unknown option of the student', call('train', GOOD, '--work-dir', 'out', *UNTAUGHT, 'model.student.foo=3'),
      ['model.student: ', "unexpected keyword argument 'foo'"]),
+    *([] if torch.cuda.is_available() else [
+        ('train: mixed precision without a GPU', call('train', GOOD, '--amp'), ['--amp: ', 'CPUAmpOptimWrapper']),
+        ('train: processes without GPUs', call('train', GOOD, '--launcher', 'mpi'),
+         ['--launcher mpi: each process', 'env_cfg.dist_cfg.backend=gloo'])]),
     ('test: no such config', call('test', 'nowhere.py', 'a.pth'), ["config: there is no config file 'nowhere.py'"]),
     ('test: no checkpoint', call('test', PLAIN), ['the following arguments are required: checkpoint']),
     # looking at a teacher, at weights, at taps
@@ -122,6 +128,11 @@ ROWS = [
     ('benchmark: option misspelt', call('benchmark', GOOD, '--repot-only'), ['unrecognized arguments: --repot-only']),
     ('benchmark: no such training', call('benchmark', GOOD, '--only', 'seed_1/foo'),
      ['--only seed_1/foo: there is no such training', 'seed_1/resnet18-w8_digits']),
+    ('benchmark: a training before the one that it needs',
+     call('benchmark', GOOD, '--only', 'seed_1/channel-mlp_resnet18-w8_digits'),
+     ['--only seed_1/channel-mlp_resnet18-w8_digits: it needs seed_1/', 'which is not finished']),
+    ('benchmark: no metric', call('benchmark', GOOD, '--cfg-options', 'default_hooks.checkpoint.save_best=None'),
+     [GOOD, 'default_hooks.checkpoint.save_best says by which metric', 'by --cfg-options']),
     ('benchmark: two kinds', call('benchmark', GOOD, '--slurm', '--report-only'), ['argument --report-only: not allo']),
     ('benchmark_step: rounds', call('benchmark_step', GOOD, '--rounds', '0'), ['--rounds, --warmup: at least 1 round']),
     ('benchmark_step: warm-up', call('benchmark_step', GOOD, '--warmup', '-1'), ['--rounds, --warmup: ', 'negative']),
@@ -129,10 +140,15 @@ ROWS = [
      ['--images: expected three positive numbers, got [1, -8, 8]']),
     ('benchmark_step: two sizes', call('benchmark_step', GOOD, '--images', '1', '8'),
      ['argument --images: expected 3 arguments']),
+    ('benchmark_step: random images of a library without labels for them',
+     call('benchmark_step', 'poses.py', '--images', '1', '8', '8'),
+     ['default_scope: random images can be labelled for mmpretrain, ', "got 'mmpose'"]),
     ('benchmark_step: figures', call('benchmark_step', GOOD, '--json', 'note.txt'),
      ['--json: note.txt holds something else than figures']),
     ('generations: another architecture', call('generations', GOOD),
      ['model.teacher.config: ', 'is another architecture than model.student', "give the student's own config"]),
+    ('generations: two teachers', call('generations', 'two_teachers.py'),
+     ['model.teacher: a chain of generations has one teacher, got a list of 2']),
     ('demo: task', call('demo', '--task', 'foo'), ["argument --task: invalid choice: 'foo'", 'faster_rcnn']),
     ('demo: seed', call('demo', '--seed', 'x'), ["argument --seed: invalid int value: 'x'"]),
     # releases, metafiles

@@ -149,6 +149,9 @@ def test_files_that_are_broken_or_missing(work_dir, tmp_path):
     next(work_dir.glob('*/vis_data/scalars.json')).write_text('')
     refused(work_dir, tmp_path, FileNotFoundError, 'no validation of epoch 1. Choose .* --skip-validation',
             checkpoint=str(work_dir / 'epoch_1.pth'))
+    next(work_dir.glob('*/vis_data/scalars.json')).unlink()
+    refused(work_dir, tmp_path, FileNotFoundError, 'there is no log .*scalars.json to compare with. Choose',
+            checkpoint=str(work_dir / 'epoch_1.pth'))
 
 
 def test_without_the_data_it_says_so_and_can_be_told_to_go_on(work_dir, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.zoo import load_config
 from tests.conftest import load_script
 from tests.models import classification_batch, classifier, distiller, match, teacher
-from tests.runs import CONFIGS, DISTILLED, small
+from tests.runs import CONFIGS, DISTILLED, STUDENTS, small
 
 KEYS = {
     'channel_mlp/channel-mlp_faster-rcnn_r18-w8_fpn_digits.py': {'fpn.loss.loss_weight': 1e-4},
@@ -130,6 +130,13 @@ def test_the_command(in_digits, tmp_path, capsys):
 def test_a_training_that_ends_early_is_an_error(in_digits, tmp_path):
     with pytest.raises(ConfigError, match='ended after 2 iterations; 8 were to be measured'):
         measure_losses(still(tmp_path, train_cfg__max_epochs=1, train_dataloader__num_batch_per_epoch=2), 8)
+
+
+def test_what_is_not_distilled_cannot_be_measured(in_digits, tmp_path):
+    with pytest.raises(ConfigError, match='model: expected a distillation config.*; got a ImageClassifier'):
+        measure_losses(small(STUDENTS['classification'], tmp_path), 2)
+    with pytest.raises(ValueError, match='iterations: expected at least 2, got 1'):
+        measure_losses(still(tmp_path), 1)
 
 
 @HOOKS.register_module()
