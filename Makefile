@@ -43,7 +43,7 @@ help:
 	@echo "make benchmark [SEEDS='1 2 3']                                              all digit configs, docs/benchmarks.md"
 	@echo "make docs                                                                   the documentation, docs/_build/html"
 	@echo "make test                                                                   checks and tests, about 8 minutes"
-	@echo "make test-slow                                                              the long tests, every config among them, about 20 minutes"
+	@echo "make test-slow                                                              the long tests, every config among them, half an hour"
 	@echo "make test-original, make test-slow-original                                  with the older MM libraries, in .venv-original"
 
 install: $(VENV)/.installed

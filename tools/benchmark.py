@@ -22,6 +22,7 @@ from mmfeatdistill.engine import (
     Comparison,
     Experiment,
     ExperimentsFailed,
+    at_least,
     compare,
     default_jobs,
     is_distillation,
@@ -77,12 +78,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('configs', nargs='+', help='distillation configs, or patterns of such; others are skipped')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3], help='default: 1 2 3')
+    parser.add_argument('--seeds', type=at_least(0), nargs='+', default=[1, 2, 3], help='default: 1 2 3')
     parser.add_argument('--out', default='work_dirs/benchmark', help='folder of all results (default: %(default)s)')
-    parser.add_argument('--jobs', type=int, default=default_jobs(),
+    parser.add_argument('--jobs', type=at_least(1), default=default_jobs(),
                         help='trainings side by side (default here: %(default)s)')
-    parser.add_argument('--threads', type=int, default=1, help='torch threads of each (default: 1)')
-    parser.add_argument('--time', type=int, default=10, metavar='ROUNDS',
+    parser.add_argument('--threads', type=at_least(1), default=1, help='torch threads of each (default: 1)')
+    parser.add_argument('--time', type=at_least(0), default=10, metavar='ROUNDS',
                         help='rounds in which each distilled step is timed afterwards; 0: not at all (default: 10)')
     parser.add_argument('--report', metavar='FILE', help='where the report goes (default: benchmark.md in --out)')
     kind = parser.add_mutually_exclusive_group()

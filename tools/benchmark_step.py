@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
-from mmfeatdistill.engine import key_value, load_with_options, student_config
+from mmfeatdistill.engine import at_least, key_value, load_with_options, student_config
 from mmfeatdistill.engine.build_benchmark import measure_build
 from mmfeatdistill.engine.random_batch import random_batch
 from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
@@ -36,14 +36,15 @@ def main() -> None:
     """Parses the command line, measures each config, prints tables and writes what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='config', help='a distillation config')
-    parser.add_argument('--rounds', type=int, default=200, help='rounds that count, at most (default: 200)')
-    parser.add_argument('--within', type=float, default=0.01,
+    parser.add_argument('--rounds', type=at_least(1), default=200, help='rounds that count, at most (default: 200)')
+    parser.add_argument('--within', type=at_least(0, float), default=0.01,
                         help='fewer rounds, but ten, once the ratio is known this well (default: 0.01)')
-    parser.add_argument('--warmup', type=int, default=3, help='rounds before them (default: 3)')
+    parser.add_argument('--warmup', type=at_least(0), default=3, help='rounds before them (default: 3)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--images', type=int, nargs=3, metavar=('COUNT', 'HEIGHT', 'WIDTH'),
+    parser.add_argument('--images', type=at_least(1), nargs=3, metavar=('COUNT', 'HEIGHT', 'WIDTH'),
                         help='random images of this size and random weights')
-    parser.add_argument('--teachers', type=int, metavar='COUNT', help='so many teachers, each like that of the config')
+    parser.add_argument('--teachers', type=at_least(1), metavar='COUNT',
+                        help='so many teachers, each like that of the config')
     parser.add_argument('--build', action='store_true', help='also measure what building the distiller costs')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=None')
@@ -51,10 +52,6 @@ def main() -> None:
     parser.add_argument('--plot', metavar='FILE', help='also draw all in the file of --json that have one teacher')
     parser.add_argument('--report', metavar='FILE', help='also write a page on them, with the picture of --plot')
     args = parser.parse_args()
-    if args.rounds < 1 or args.warmup < 0:
-        parser.error('--rounds, --warmup: at least 1 round that counts, and no negative number before it')
-    if args.images and min(args.images) < 1:
-        parser.error(f'--images: expected three positive numbers, got {args.images}')
     MMLogger.get_instance('benchmark_step', log_level=logging.ERROR)
     found: dict[str, Any] = {}
     if args.json and osp.isfile(args.json):
@@ -131,7 +128,7 @@ def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
         (costs.ratio, costs.ratio_between), (costs.plain_ratio, costs.plain_ratio_between)))
     print('distilled step / sum of the three parts: {}; / student and plain teacher: {}'.format(*ratios))
     print(f'median of {costs.rounds} rounds, {args.device}, torch {torch.__version__}, '
-          f'{torch.get_num_threads()} threads\n'
+          f'{torch.get_num_threads()} thread(s)\n'
           f'memory at the peak / the least that it could be: {costs.memory_ratio:.3f}')
     if costs.difference:
         print(f'the accelerated teacher differs by {costs.difference:.1e} of its largest feature')

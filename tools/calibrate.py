@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmfeatdistill.engine import key_value, load_with_options, student_config
+from mmfeatdistill.engine import at_least, key_value, load_with_options, student_config
 from mmfeatdistill.engine.weights import LossMeasurement, Suggestion, measure_losses, suggest_weights
 
 
@@ -28,15 +28,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a distillation config')
-    parser.add_argument('--iterations', type=int, default=50,
+    parser.add_argument('--iterations', type=at_least(2), default=50,
                         help='of training; the second half is measured (default: %(default)s)')
     parser.add_argument('--ratio', type=float, default=1.0,
                         help="the loss of each objective over the student's own loss (default: %(default)s)")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings of the config')
     args = parser.parse_args(arguments)
-    if args.iterations < 2:
-        parser.error('--iterations: at least 2 are needed')
     if not 0 < args.ratio < math.inf:
         parser.error('--ratio: expected a positive number')
     cfg = load_with_options(args.config, args.cfg_options)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmfeatdistill.engine import key_value, load_with_options, student_config
+from mmfeatdistill.engine import at_least, key_value, load_with_options, student_config
 from mmfeatdistill.engine.preflight import Preflight, preflight
 from mmfeatdistill.errors import ConfigError
 
@@ -32,13 +32,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a distillation config')
-    parser.add_argument('--images', type=int, default=200,
+    parser.add_argument('--images', type=at_least(10), default=200,
                         help='validation images to evaluate on; more show smaller differences (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=teacher.pth')
     args = parser.parse_args(arguments)
-    if args.images < 10:
-        parser.error('--images: at least 10 are needed')
     MMLogger.get_instance('check_teacher', log_level=logging.ERROR)
     console = Console(width=None if Console().is_terminal else 200)
     cfg = load_with_options(args.config, args.cfg_options)

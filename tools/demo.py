@@ -15,7 +15,7 @@ from datetime import date
 from functools import partial
 from typing import NamedTuple
 
-from mmfeatdistill.engine import Comparison, Experiment, Result, compare, default_jobs, run_experiments
+from mmfeatdistill.engine import Comparison, Experiment, Result, at_least, compare, default_jobs, run_experiments
 from mmfeatdistill.engine.progress import ProgressBar
 from mmfeatdistill.engine.report import scale_of
 from mmfeatdistill.files import write_whole
@@ -60,8 +60,8 @@ def main() -> None:
     """Parses the command line and runs the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', choices=['all', *TASKS], default='all', help='default: all four')
-    parser.add_argument('--seed', type=int, default=1, help='of all trainings (default: 1)')
-    parser.add_argument('--jobs', type=int, default=default_jobs(),
+    parser.add_argument('--seed', type=at_least(0), default=1, help='of all trainings (default: 1)')
+    parser.add_argument('--jobs', type=at_least(1), default=default_jobs(),
                         help='trainings side by side (default here: %(default)s)')
     args = parser.parse_args()
     os.chdir(ROOT)

@@ -12,7 +12,7 @@ from typing import Optional
 
 from mmengine.config import DictAction
 
-from mmfeatdistill.engine import Experiment, ExperimentsFailed, Result, key_value, run_experiments
+from mmfeatdistill.engine import Experiment, ExperimentsFailed, Result, at_least, key_value, run_experiments
 from mmfeatdistill.engine.generations import Chain, finished_generations, generations_table, plan_generations
 from mmfeatdistill.engine.progress import ProgressBar
 from mmfeatdistill.files import write_whole
@@ -29,11 +29,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="a distillation config whose teacher has the student's own config")
-    parser.add_argument('--generations', type=int, default=3, help='distilled ones, after the first (default: 3)')
-    parser.add_argument('--seed', type=int, default=1, help='of all trainings (default: 1)')
+    parser.add_argument('--generations', type=at_least(1), default=3,
+                        help='distilled ones, after the first (default: 3)')
+    parser.add_argument('--seed', type=at_least(0), default=1, help='of all trainings (default: 1)')
     parser.add_argument('--out', help='folder of all results; default: work_dirs/generations/<config name>')
     parser.add_argument('--first', metavar='CHECKPOINT', help='the first teacher; default: the student, trained alone')
-    parser.add_argument('--threads', type=int, default=1, help='torch threads (default: 1)')
+    parser.add_argument('--threads', type=at_least(1), default=1, help='torch threads (default: 1)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings of the config')
     args = parser.parse_args(arguments)

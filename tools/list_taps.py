@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mmfeatdistill.engine import load_with_options, student_config
+from mmfeatdistill.engine import at_least, load_with_options, student_config
 from mmfeatdistill.errors import config_key, did_you_mean
 from mmfeatdistill.probing import probe_all
 from mmfeatdistill.zoo import build_model
@@ -19,12 +19,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help="a config file, 'mmdet::...', or the name of a zoo model; of a "
                                        'distillation config the student is listed')
-    parser.add_argument('--size', type=int, default=256, help='side of the input image (default: 256)')
+    parser.add_argument('--size', type=at_least(1), default=256, help='side of the input image (default: 256)')
     parser.add_argument('--under', default='', help="only places whose name starts so, such as 'neck'")
-    parser.add_argument('--depth', type=int, help="only names of at most so many parts ('neck' has one)")
+    parser.add_argument('--depth', type=at_least(1), help="only names of at most so many parts ('neck' has one)")
     args = parser.parse_args()
-    if args.size < 1:
-        parser.error(f'--size: expected a positive number of pixels, got {args.size}')
     MMLogger.get_instance('list_taps', log_level=logging.ERROR)
     cfg = student_config(load_with_options(args.config, None))
     with config_key('model'):

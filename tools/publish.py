@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
+from mmfeatdistill.engine import at_least
 from mmfeatdistill.engine.metafiles import record
 from mmfeatdistill.engine.release import TOLERANCE, publish
 
@@ -49,7 +50,7 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--out', default='work_dirs/releases', help='folder for the release (default: %(default)s)')
     parser.add_argument('--checkpoint', metavar='FILE', help='default: best_*.pth, else the last one')
     parser.add_argument('--name', help='default: the name of the config that was trained')
-    parser.add_argument('--tolerance', type=float, default=TOLERANCE,
+    parser.add_argument('--tolerance', type=at_least(0, float), default=TOLERANCE,
                         help='allowed difference of a metric to the log, as a part of its value (default: %(default)s)')
     parser.add_argument('--skip-validation', action='store_true', help='do not compare metrics with the log')
     parser.add_argument('--metafile', help='configs/<method>/metafile.yml, to record results and weights there')

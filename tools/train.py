@@ -3,7 +3,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmfeatdistill.engine import configure_training, run_arguments
+from mmfeatdistill.engine import at_least, configure_training, run_arguments
 
 
 @record  # under torchrun, the report of a job that fails ends with the error of the process that failed first
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the actual batch size')
-    parser.add_argument('--check-teacher', nargs='?', type=int, const=200, metavar='IMAGES',
+    parser.add_argument('--check-teacher', nargs='?', type=at_least(10), const=200, metavar='IMAGES',
                         help='first evaluate the teacher on so many validation images (default: 200), and do not start '
                              'with one that knows nothing')
     cfg = configure_training(parser.parse_args())

@@ -1,8 +1,9 @@
 """What the training and testing commands of all tasks have in common."""
 import argparse
+import math
 import os
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Optional
 
@@ -50,6 +51,35 @@ def key_value(text: str) -> str:
     if not text.partition('=')[0] or '=' not in text:
         raise argparse.ArgumentTypeError(f'expected KEY=VALUE, such as train_cfg.max_epochs=3, got {text!r}')
     return text
+
+
+def at_least(minimum: int, kind: Callable[[str], float] = int) -> Callable[[str], Any]:
+    """A ``type`` of argparse: numbers from a least one on.
+
+    Args:
+        minimum (int): The least.
+        kind (type): ``int`` or ``float``. Defaults to ``int``.
+
+    Returns:
+        Callable[[str], int | float]: Raises an ArgumentTypeError if the word is no such number.
+
+    Examples:
+        >>> at_least(1)('8')
+        8
+        >>> at_least(1)('0')
+        Traceback (most recent call last):
+        argparse.ArgumentTypeError: expected a whole number of at least 1, got '0'
+    """
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not number >= minimum:
+            name = 'whole number' if kind is int else 'number'
+            raise argparse.ArgumentTypeError(f'expected a {name} of at least {minimum}, got {text!r}')
+        return number
+    return read
 
 
 def load_with_options(config: str, options: Optional[Mapping[str, Any]]) -> Config:
