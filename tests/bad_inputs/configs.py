@@ -334,7 +334,7 @@ METHODS = [
     ('OFD, stage weights as text', ofd(stage_weights='1111'), [f'{O}: stage_weights: expected a list of numbers']),
     ('OFD, images', ofd(margin_images=0), [f'{O}: margin_images: expected a positive number, got 0']),
     ('OFD, weight', ofd(loss_weight=None), [f'{O}.loss_weight: expected a number, got None']),
-    ('OFD, several features of a tap', ofd(taps=['backbone:pre']),
+    ('OFD, several features of a tap', detection(type='OFD', taps=['backbone:pre']),
      [f"{O}.taps: ", "'backbone' gives 4 features, each with an activation of its own", "'backbone.layer4:pre'"]),
     ('OFD, widths', ofd(connector=dict(type='Identity')), [f'{O}.connector: ', "connector=dict(type='Conv1x1')"]),
     # FCFD
@@ -347,7 +347,8 @@ METHODS = [
     ('FCFD, order', fcfd(taps=STAGES[::-1]),
      [f"{O}.taps: stages stand in the order of the network, each once, but 'backbone.layer3:pre' does not end after"]),
     ('FCFD, a stage twice', fcfd(taps=STAGES[:1] * 2), [f'{O}.taps: stages stand in the order', 'each once']),
-    ('FCFD, several features of a tap', fcfd(taps=['backbone']),
+    ('FCFD, several features of a tap', detection(
+        type='FCFD', taps=['backbone'], output='roi_head.bbox_head.fc_cls', paths=0),
      [f"{O}.taps: 'backbone' gives 4 features; name a place that gives one", "'backbone.layer4:pre'"]),
     ('FCFD, inside a block', fcfd(taps=['backbone.layer1.0.conv1']),
      [f"{O}.taps: the network cannot be continued from 'backbone.layer1.0.conv1' alone", 'ends of whole stages']),
