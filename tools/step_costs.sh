@@ -39,7 +39,7 @@ measure "${PSPNET[@]}" --rounds 40 --warmup 1 "${SMALL[@]}" "$FOLDED" "$@"
 
 for teachers in 2 4 8; do
     measure "${DIGITS[@]}" --rounds 20 --teachers "$teachers" "${RANDOM_TEACHER[@]}" "$@"
-    measure "${R50_R18[@]}" --rounds 8 --warmup 1 --teachers "$teachers" "${R50[@]}" "$@"
+    measure "${R50_R18[@]}" --rounds 6 --warmup 1 --teachers "$teachers" "${R50[@]}" "$@"
     measure "${FASTER_RCNN[@]}" --rounds 3 --warmup 1 --teachers "$teachers" "$@"
     measure "${PSPNET[@]}" --rounds 10 --warmup 1 --teachers "$teachers" "${SMALL[@]}" \
         --plot docs/step_costs.png --report docs/step_costs.md "$@"

@@ -7,7 +7,7 @@ All parts are timed in turn, in one process, with identical weights, on one batc
 teachers to their last taps, connectors and losses by themselves, and the distilled step.
 
 - **ratio**: the distilled step over the sum of the three parts, which it has to compute anyway.
-  In brackets, where it is with a probability of 95 %.
+  In brackets, where it is with a probability of 95 %; with fewer than six rounds, the least and the greatest.
 - **plain ratio**: the distilled step over the student's step and the teachers' pass without acceleration: connectors
   and losses count as overhead here.
 - **memory**: everything that is held at the peak of a step: weights, state of the optimiser, activations. **over
