@@ -275,13 +275,32 @@ def teacher_options(cfg: Any) -> dict[str, Any]:
     Returns:
         dict[str, dict]: The arguments of :class:`Teacher`; the dicts of the config itself, where it has dicts.
 
-    Example:
+    Examples:
         >>> teacher_options(['a.py', dict(config='b.py', checkpoint=None)])
         {'model.teacher[0]': {'config': 'a.py'}, 'model.teacher[1]': {'config': 'b.py', 'checkpoint': None}}
     """
     several = isinstance(cfg, Sequence) and not isinstance(cfg, str)
     entries = {f'model.teacher[{i}]': entry for i, entry in enumerate(cfg)} if several else {'model.teacher': cfg}
     return {key: dict(config=entry) if isinstance(entry, str) else entry for key, entry in entries.items()}
+
+
+def with_teacher_options(cfg: Any, **changes: Any) -> Any:
+    """The teachers of a distiller's config, each with some options changed.
+
+    Args:
+        cfg (str | dict | list): The config's ``model.teacher``, which is left as it is.
+        **changes: Arguments of :class:`Teacher`.
+
+    Returns:
+        dict | list[dict]: A list if it was one; what is no teacher stays as it is, to be refused.
+
+    Examples:
+        >>> with_teacher_options('a.py', checkpoint=None), with_teacher_options(['a.py'], strict=False)
+        ({'config': 'a.py', 'checkpoint': None}, [{'config': 'a.py', 'strict': False}])
+    """
+    entries = teacher_options(cfg)
+    changed = [dict(options, **changes) if isinstance(options, Mapping) else options for options in entries.values()]
+    return changed[0] if 'model.teacher' in entries else changed
 
 
 def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],

@@ -24,7 +24,7 @@ from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
 from mmfeatdistill.engine.step_report import step_report
 from mmfeatdistill.files import write_whole
 from mmfeatdistill.packages import versions
-from mmfeatdistill.teacher import teacher_options
+from mmfeatdistill.teacher import with_teacher_options
 from mmfeatdistill.visualization import step_figure
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
@@ -86,8 +86,7 @@ def configured(path: str, args: argparse.Namespace) -> Config:
         raise SystemExit(f'{path} is no distillation config: there is no distilled step to time.')
     if args.images:
         cfg.model.student = without_weights(cfg.model.student.to_dict())
-        teachers = [dict(options, checkpoint=None) for options in teacher_options(cfg.model.teacher).values()]
-        cfg.model.teacher = teachers if len(teachers) > 1 else teachers[0]
+        cfg.model.teacher = with_teacher_options(cfg.model.teacher, checkpoint=None)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     if args.teachers:

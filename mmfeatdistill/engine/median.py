@@ -39,7 +39,7 @@ def median_of(values: Iterable[float]) -> Median:
     Returns:
         Median: With its interval.
 
-    Example:
+    Examples:
         >>> median_of([1.0, 1.2, 1.1, 0.9, 1.0, 5.0, 1.1, 1.0])
         Median(value=1.05, low=0.9, high=5.0)
     """

@@ -19,7 +19,7 @@ from mmfeatdistill.objectives import Objective
 from mmfeatdistill.probing import probe, undisturbed
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.taps import TapReader
-from mmfeatdistill.teacher import teacher_options
+from mmfeatdistill.teacher import teacher_options, with_teacher_options
 from mmfeatdistill.teacher_check import TeacherCheck, check_teachers, num_classes
 from mmfeatdistill.zoo import build_model, load_config
 
@@ -106,12 +106,9 @@ def preflight(cfg: Config, images: int = 200) -> Preflight:
 
 def _build(cfg: Config) -> FeatureDistiller:
     model = copy.deepcopy(cfg.model)
-    entries = model.get('teacher')
-    if entries:
+    if 'teacher' in model:
         # Teachers whose checkpoints do not fit are built too, and looked at.
-        lenient = [dict(options, strict=False) if isinstance(options, dict) else options
-                   for options in teacher_options(entries).values()]
-        model.teacher = lenient if isinstance(entries, list) else lenient[0]
+        model.teacher = with_teacher_options(model.teacher, strict=False)
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     try:

@@ -106,6 +106,7 @@ class _Check:
         self._own = load_config(name) if name else Config(dict(model=self._entry['model']))
 
     def run(self, images: int) -> TeacherCheck:
+        """Looks at everything; evaluates only weights that fit."""
         findings = [*self._weights(), *self._classes(), *self._input()]
         scores = chance = None
         # What half-loaded weights score says nothing.

@@ -158,6 +158,7 @@ ROWS = [
           ('calibrate', [GOOD], '--iterations', '1', 'whole number', 2),
           ('check_teacher', [GOOD], '--images', '5', 'whole number', 10),
           ('check_teacher', [GOOD], '--images', '50.5', 'whole number', 10),
+          ('check_teacher', [GOOD], '--images', 'x', 'whole number', 10),
           ('demo', [], '--seed', 'x', 'whole number', 0),
           ('demo', [], '--jobs', '0', 'whole number', 1),
           ('generations', [GOOD], '--generations', '0', 'whole number', 1),

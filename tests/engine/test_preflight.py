@@ -344,3 +344,8 @@ def test_a_good_teacher_is_accepted_by_the_hook(cfg):
         TeacherCheckHook().before_train(SimpleNamespace(model=runner.model, cfg=Config(), iter=0))
     with pytest.raises(ConfigError, match='TeacherCheckHook.images: expected a number of at least 10, got 3'):
         TeacherCheckHook(images=3)
+
+
+def test_a_student_alone_has_nothing_to_look_at():
+    with pytest.raises(ConfigError, match="model: expected a distillation config.* got a ImageClassifier"):
+        preflight(Config(dict(default_scope='mmpretrain', model=classifier())))
