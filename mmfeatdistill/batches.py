@@ -6,6 +6,7 @@ from typing import Any, Optional
 from torch import Tensor, nn
 
 from mmfeatdistill.packages import TASK_LIBRARIES
+from mmfeatdistill.probing import image_channels
 
 _LABELS = (('gt_instances', 'labels'), ('gt_sem_seg', 'data'), ('gt_label', None))
 """Where the libraries' data samples have their classes."""
@@ -79,7 +80,7 @@ def fault(model: nn.Module, batch: Any) -> Optional[str]:
 
 
 def _fault_of_images(model: nn.Module, images: Any) -> Optional[str]:
-    wanted = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    wanted = image_channels(model)
     found = {int(image.shape[0]) for image in images if isinstance(image, Tensor) and image.dim() == 3}
     if wanted is None or found <= {wanted}:
         return None

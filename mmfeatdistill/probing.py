@@ -1,7 +1,7 @@
 """The dry run: which features a model gives, found before anything is trained."""
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -18,8 +18,50 @@ Entry = Literal['extract_feat', 'tensor']
 _EXTRACTORS = ('backbone', 'neck')
 """The children that feature extraction runs in all libraries."""
 
-_SIZES = (64, 224)
-"""Sides of the square dry-run image; the second is for models of fixed input size."""
+_SIZES = (64, 224, 512)
+"""Sides of the square dry-run image; the larger are for models that fail on smaller images."""
+
+
+class _Arrived(BaseException):
+    """Ends a forward pass at the first convolution; no ``except Exception`` on the way may swallow it."""
+
+
+def image_channels(model: nn.Module) -> Optional[int]:
+    """How many channels the images have that a network takes.
+
+    That is what its first convolution takes, unless the stem stacks neighbouring pixels, as YOLOX's does, in which case
+    an image of three channels arrives there with more.
+
+    Args:
+        model (nn.Module): An MM model; it is left as it was.
+
+    Returns:
+        int: None where it has no convolution.
+
+    Examples:
+        >>> image_channels(nn.Conv2d(1, 8, 3)), image_channels(nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3)))
+        (1, 3)
+    """
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        return None
+    if first.in_channels == 3:
+        return 3
+    arrived: list[int] = []
+
+    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        arrived.append(inputs[0].shape[-3])
+        raise _Arrived
+
+    handle = first.register_forward_pre_hook(stop)
+    try:
+        with undisturbed(model):
+            (model.extract_feat if hasattr(model, 'extract_feat') else model)(_dummy_images(model, 3, _SIZES[0]))
+    except (_Arrived, Exception):  # noqa: BLE001, whatever fails before that convolution is none of what is asked
+        pass
+    finally:
+        handle.remove()
+    return 3 * first.in_channels // arrived[0] if arrived else first.in_channels
 
 
 def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -> Any:
@@ -113,15 +155,18 @@ def _runner(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -
 
 
 def _dummy_batch(model: nn.Module, size: int) -> tuple[Tensor, list[BaseDataElement]]:
-    """A batch of one image for the first convolution of the model, and what detectors ask of it."""
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    parameter = next(model.parameters(), torch.empty(0))
-    inputs = torch.linspace(-1, 1, channels * size * size, dtype=parameter.dtype, device=parameter.device)
+    """A batch of one image, and what detectors ask of it."""
     shape = (size, size)
     sample = BaseDataElement(metainfo=dict(
         img_id=0, img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
         scale_factor=(1.0, 1.0)))
-    return inputs.view(1, channels, size, size), [sample]
+    return _dummy_images(model, image_channels(model) or 3, size), [sample]
+
+
+def _dummy_images(model: nn.Module, channels: int, size: int) -> Tensor:
+    parameter = next(model.parameters(), torch.empty(0))
+    values = torch.linspace(-1, 1, channels * size * size, dtype=parameter.dtype, device=parameter.device)
+    return values.view(1, channels, size, size)
 
 
 @contextmanager
@@ -131,13 +176,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     Args:
         model (nn.Module): Any network.
     """
-    # The flags are set one by one: backbones override train() and would not return to where they were.
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for module, _ in modes:
-                module.training = False
+            model.eval()  # not by the flags alone: LeViT, for one, prepares its attention there
             yield
     finally:
+        # One by one: backbones override train() and would not return to where they were.
         for module, mode in modes:
             module.training = mode

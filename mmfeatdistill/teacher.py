@@ -20,6 +20,7 @@ from mmfeatdistill.checkpoints import LoadReport, load_checkpoint
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.normalization import InputConversion, InputSpace
 from mmfeatdistill.probing import Entry, probe, run_entry, undisturbed
+from mmfeatdistill.random_weights import draw_weights
 from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps import TapReader
@@ -207,6 +208,7 @@ class Teacher:
         if not self._is_shared:
             self.model._apply(function)
             self.convert._apply(function)
+            self._freeze()  # anew: what LeViT, for one, has prepared for eval mode is no buffer
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
         """One network serves all copies: averaged models neither copy it nor move it."""
@@ -218,11 +220,14 @@ class Teacher:
         if checkpoint is None:
             print_log(f'{key} is None: the teacher has random weights, and nothing can be learnt from it.',
                       logger='current', level=logging.WARNING)
+            draw_weights(self.model)
             return None
         if checkpoint == 'init_cfg':
             with config_key(key), reading_safely(self.weights_only):
                 self.model.init_weights()
             return None
+        if not strict:
+            draw_weights(self.model)  # which it may lack
         with config_key(key):
             report = load_checkpoint(self.model, checkpoint, self.weights_only)
         if strict and not report.complete:
@@ -234,6 +239,8 @@ class Teacher:
 
     def _freeze(self) -> None:
         self.model.requires_grad_(False)
+        for module in self.model.modules():
+            vars(module).pop('train', None)
         self.model.eval()
         for module in self.model.modules():
             module.train = partial(_stay_in_eval, module)  # type: ignore[method-assign]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmfeatdistill.probing import probe, probe_all, run_entry
+from mmfeatdistill.probing import image_channels, probe, probe_all, run_entry
 from mmfeatdistill.taps import TapReader
-from tests.models import build, classifier, convnext, count_calls, detector, segmenter, transformer
+from tests.models import build, classifier, convnext, count_calls, detector, segmenter, stock, transformer
 
 
 def shapes(features):
@@ -41,19 +41,37 @@ def test_the_shortest_entry_that_reaches_the_taps():
     assert len(rpn) == 1 and len(roi) == 1
 
 
-def test_models_of_a_fixed_size_get_a_larger_image():
+@pytest.mark.parametrize('side', [224, 512])
+def test_models_of_a_fixed_size_get_a_larger_image(side):
     cfg = transformer()
-    cfg.backbone.update(img_size=224, interpolate_mode='bicubic')
+    cfg.backbone.update(img_size=side, interpolate_mode='bicubic')
     model = build(cfg)
     original = model.backbone.forward
 
     def fixed(x):
-        assert x.shape[-1] == 224, 'only 224'
+        assert x.shape[-1] == side, f'only {side}'
         return original(x)
 
     model.backbone.forward = fixed
     features, entry = probed(model, 'backbone.layers.1')
-    assert shapes(features) == {'backbone.layers.1': [(1, 14 * 14 + 1, 16)]} and entry == 'extract_feat'
+    assert shapes(features) == {'backbone.layers.1': [(1, (side // 16) ** 2 + 1, 16)]} and entry == 'extract_feat'
+
+
+def test_a_stem_that_stacks_neighbouring_pixels():
+    model = build(stock('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'))
+    assert model.backbone.stem.conv.conv.in_channels == 12 and image_channels(model) == 3
+    features, entry = probed(model, 'neck')
+    assert shapes(features) == {'neck': [(1, 96, 8, 8), (1, 96, 4, 4), (1, 96, 2, 2)]} and entry == 'extract_feat'
+
+
+def test_channels_where_the_model_fails_before_its_first_convolution_or_has_none():
+    class Failing(nn.Conv2d):
+        def forward(self, inputs):
+            raise RuntimeError
+
+    assert image_channels(nn.Sequential(Failing(3, 3, 1), nn.Conv2d(6, 8, 3))) == 3
+    assert image_channels(nn.Sequential(Failing(6, 6, 1), nn.Conv2d(6, 8, 3))) == 6
+    assert image_channels(nn.Linear(2, 2)) is None
 
 
 def test_other_numbers_of_channels_and_types():

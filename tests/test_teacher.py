@@ -161,6 +161,18 @@ def test_its_own_initialisation_is_asked_for_by_name(preprocessor):
         build_teachers(dict(model=model, checkpoint='init_cfg'), preprocessor)
 
 
+def test_what_no_checkpoint_gives_is_initialised(tmp_path, preprocessor):
+    """SSD's scales, for one, are whatever was in memory until then."""
+    model = stock('mmdet::_base_/models/ssd300.py')  # its backbone would be downloaded
+    torch.empty(512).fill_(torch.nan)  # memory that is found again
+    (drawn,) = build_teachers(dict(model=model, checkpoint=None), preprocessor)
+    state_dict = drawn.model.state_dict()
+    del state_dict['neck.l2_norm.weight']
+    torch.save(state_dict, tmp_path / 'a.pth')
+    (partly,) = build_teachers(dict(model=model, checkpoint=str(tmp_path / 'a.pth'), strict=False), preprocessor)
+    assert all((built.model.neck.l2_norm.weight == 20).all() for built in (drawn, partly))
+
+
 def test_the_config_is_not_changed(preprocessor):
     cfg = dict(model=classifier(), checkpoint=None)
     before = copy.deepcopy(cfg)
@@ -297,6 +309,18 @@ def test_it_follows_the_student(move, dtype):
     tensors = [*model.teachers[0].model.parameters(), *model.teachers[0].model.buffers(),
                *model.teachers[0].convert.buffers()]
     assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {dtype}
+
+
+def test_what_a_network_prepares_for_eval_mode_follows_too():
+    """The attention of LeViT, whose student's is not prepared before its first evaluation either."""
+    levit = stock('mmpretrain::levit/levit-128s_8xb256_in1k.py')
+    model = distiller(levit, dict(model=levit, checkpoint=None), dict(a=match('backbone')))
+    attention = model.teachers[0].model.backbone.stages[0][0].block
+    assert attention.ab.dtype == torch.float32
+    model.double()
+    assert attention.ab.dtype == torch.float64 and not attention.ab.requires_grad
+    switch_everything_to_training(model)
+    assert not any(module.training for module in model.teachers[0].model.modules())
 
 
 def test_it_computes_in_the_students_precision():

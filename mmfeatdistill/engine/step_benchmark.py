@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from mmengine import registry as root
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
@@ -131,6 +132,8 @@ class _Step:
         cfg = copy.deepcopy(cfg)
         cfg.model = buildable(cfg)
         cfg.optim_wrapper.optimizer.lr = 0.0
+        # What a runner keeps there: some data preprocessors change the size of images every few iterations.
+        MessageHub.get_current_instance().update_info('iter', 0)
         self._distiller = _ready(cfg.model, device)
         self._student = _ready(cfg.model.student, device)
         self._student.load_state_dict({name: value for name, value in self._distiller.state_dict().items()

@@ -15,6 +15,7 @@ from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.normalization import InputSpace
 from mmfeatdistill.random_state import random_state_kept
+from mmfeatdistill.random_weights import draw_weights
 from mmfeatdistill.taps import Tap
 from mmfeatdistill.teacher import Teacher, teacher_options
 from mmfeatdistill.teacher_check.evaluation import Predict, Scores, ValidationData, clearly_better
@@ -174,8 +175,8 @@ class _Check:
 
     def _evaluate(self, data: ValidationData) -> tuple[Scores, float]:
         torch.manual_seed(0)
-        # Without init_weights(), which may load a trained backbone.
         blank = build_model(self._own, data_preprocessor=copy.deepcopy(self._distiller.data_preprocessor)).eval()
+        draw_weights(blank)
         device = next(self._teacher.model.parameters()).device
         # A data preprocessor follows to(), and not the way that the teacher takes with the student.
         own, random = self._unchanged(blank).to(device), blank.to(device)

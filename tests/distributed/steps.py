@@ -48,7 +48,9 @@ def build(path: str) -> tuple[FeatureDistiller, dict]:
     for module in model.modules():  # statistics of half a batch are others than those of the whole
         if isinstance(module, (_BatchNorm, _DropoutNd)):
             module.eval()
-    data = model.data_preprocessor(random_batch(cfg, IMAGES, SIDE, SIDE), True)
+    # Padding is ignored by the losses of segmenters, which mmseg 1.2 cannot do where classes have weights.
+    height, width = model.student.data_preprocessor.size if cfg.default_scope == 'mmseg' else (SIDE, SIDE)
+    data = model.data_preprocessor(random_batch(cfg, IMAGES, height, width), True)
     # Each process looks at all images, as one alone would; how they are shared is another test. They are mirrored: an
     # image that is the median itself would lie on the hyperplane, above or below by a rounding error.
     asking = [name for name, objective in model.objectives.items() if objective.images_wanted]

@@ -9,7 +9,10 @@ from mmengine.config import Config
 
 from mmfeatdistill.engine import step_benchmark
 from mmfeatdistill.engine.memory import peak_of, size_of
+from mmfeatdistill.engine.random_batch import random_batch
 from mmfeatdistill.engine.step_benchmark import PARTS, measure_step
+from mmfeatdistill.zoo import load_config
+from tests.models import match
 from tests.runs import DISTILLED, small
 
 
@@ -49,6 +52,14 @@ def test_several_teachers_take_their_weights_and_taps_only(in_digits, tmp_path):
     one, three = (measure_step(config(tmp_path, *[None] * count), rounds=1, warmup=0) for count in (1, 3))
     assert three.memory_mib['bare'] > one.memory_mib['bare']
     assert three.memory_ratio <= 1.03
+
+
+def test_a_network_whose_data_preprocessor_counts_iterations():
+    network = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
+    cfg = load_config(network)
+    cfg.model = dict(type='mmfeatdistill.FeatureDistiller', student=cfg.model, objectives=dict(fpn=match('neck')),
+                     teacher=dict(config=network, checkpoint=None))
+    assert measure_step(cfg, rounds=1, warmup=0, batch=random_batch(cfg, 1, 64, 64)).rounds == 1
 
 
 def test_memory_counts_each_storage_once_and_every_peak():

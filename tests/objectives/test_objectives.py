@@ -71,6 +71,12 @@ def test_one_loss_per_feature_in_the_order_of_the_taps():
         torch.testing.assert_close(value, feature.square().sum())
 
 
+@pytest.mark.parametrize('value', [1e30, float('inf'), float('nan')])
+def test_features_of_parameters_that_are_not_initialised_yet_are_no_reason_to_refuse_a_loss(value):
+    student = dict(a=[torch.full((1, 8, 4, 4), value)])
+    prepared(student, features(a=[(1, 8, 4, 4)]))
+
+
 def test_teacher_by_teacher():
     student, first, second = (features(a=[(1, width, 4, 4)], b=[(1, width + 1, 2, 2)]) for width in (8, 12, 16))
     objective = prepared(student, first, second, taps=('a', 'b'), connector=dict(type='Conv1x1'))
