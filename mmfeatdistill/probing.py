@@ -101,9 +101,9 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
     entries: list[Entry] = ['extract_feat', 'tensor']
     if any(tap.place.path.partition('.')[0] not in _EXTRACTORS for tap in reader.taps):
         entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
-    failure = None
     for size in _SIZES:
         inputs, data_samples = _dummy_batch(model, size)
+        failures = []
         for entry in entries:
             if entry == 'extract_feat' and not hasattr(model, entry):
                 continue
@@ -112,9 +112,11 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
                     features = reader.probe(_runner(model, entry, inputs, data_samples))
                 return Reading(features, reader, inputs, data_samples), entry
             except TapsNotReached as error:
-                failure = error
-    raise ValueError(f"{failure} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
-                     'can be tapped; tools/list_taps.py lists them.') from failure
+                failures.append(error)
+        if all(failure.__cause__ is None for failure in failures):
+            break  # a larger image would be of no help
+    raise ValueError(f"{failures[-1]} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
+                     'can be tapped; tools/list_taps.py lists them.') from failures[-1]
 
 
 def probe_all(model: nn.Module, size: int) -> dict[str, tuple[list[Tensor], int]]:

@@ -90,6 +90,7 @@ class Teacher:
                                        InputSpace.of(self.model.data_preprocessor))
         self._reader: Optional[TapReader] = None
         self._entry: Entry = 'extract_feat'
+        self._probed: tuple[int, ...] = ()
         self._is_shared = False
 
     def attach(self, taps: Sequence[str], owner: str = 'teacher') -> Reading:
@@ -107,6 +108,7 @@ class Teacher:
         """
         self._reader = TapReader(self.model, taps, owner)
         reading, self._entry = probe(self.model, self._reader)
+        self._probed = tuple(reading.inputs.shape)
         return reading
 
     @property
@@ -173,9 +175,19 @@ class Teacher:
 
         Raises:
             ConfigError: An option of ``acceleration`` that this device does not have.
+            RuntimeError: The network fails on this batch, though it did not in the dry run; the cause is chained.
         """
         with self._acceleration.beside(inputs):
-            return self._read(self.convert(inputs, data_samples), data_samples, wanted)
+            converted = self.convert(inputs, data_samples)
+            try:
+                return self._read(converted, data_samples, wanted)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception as error:
+                raise RuntimeError(
+                    f'{self._key}: it fails on a batch of shape {tuple(inputs.shape)} ({type(error).__name__}: {error}). '
+                    f'It ran on one of {self._probed} when it was built; some networks take images of one size only, and '
+                    "the teacher sees the student's.") from error
 
     def finish(self, reading: Reading) -> Reading:
         """Lets what follows wait for a pass.

@@ -97,6 +97,14 @@ def test_what_runs_only_in_the_loss_or_in_prediction():
         assert word in str(error.value), error.value
 
 
+def test_where_a_larger_image_helps_no_failure_of_an_even_larger_one_is_reported():
+    """VGG calls the layers of its ``features`` one by one, and its last ones take images of 224 pixels only."""
+    model = build(stock('mmpretrain::_base_/models/vgg11.py'))
+    with pytest.raises(ValueError, match=r"'backbone.features' exists but did not run in this pass\. Only"):
+        probed(model, 'backbone.features')
+    assert shapes(probed(model, 'backbone')[0]) == {'backbone': [(1, 1000)]}
+
+
 def test_the_reason_of_a_failing_model_is_given():
     cfg = detector()
     cfg.neck.in_channels = [8, 16, 32, 63]

@@ -16,6 +16,7 @@ from tests.models import (
     segmentation_batch,
     segmenter,
     teacher,
+    transformer,
 )
 
 OBJECTIVES = dict(
@@ -44,6 +45,20 @@ def step(kind, change):
         model = model_of(kind)
         return model.train_step(change(batch()), OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0)))
     return attempt
+
+
+@functools.cache
+def model_with_a_teacher_of_a_fixed_size():
+    layers = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+    beit = transformer()
+    beit.backbone = dict(type='BEiTViT', arch=layers, img_size=64, patch_size=16, out_type='featmap')
+    return FeatureDistiller(classifier(), teacher(beit), dict(last=match('backbone'))).train()
+
+
+def on_images_of_another_size(files=None):
+    model = model_with_a_teacher_of_a_fixed_size()
+    return model.train_step(classification_batch((96, 96), (96, 96)),
+                            OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0)))
 
 
 def without_samples(batch):
@@ -138,6 +153,8 @@ ROWS = [
       for kind, other, theirs, own in (('detector', classification_batch, 'mmpretrain', 'mmdet'),
                                        ('segmenter', detection_batch, 'mmdet', 'mmseg'),
                                        ('classifier', segmentation_batch, 'mmseg', 'mmpretrain'))),
+    ('classifier: images of a size that the teacher does not take', on_images_of_another_size,
+     ['model.teacher: it fails on a batch of shape (2, 3, 96, 96) (RuntimeError: ', 'It ran on one of (1, 3, 64, 64)']),
     *((f'{kind}: images of NaN, under LSH', step(kind, images(math.nan)),
        ['model.objectives.lsh: the loss is not finite', 'clip_grad']) for kind in ('detector', 'classifier')),
 ]
