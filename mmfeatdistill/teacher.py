@@ -185,9 +185,9 @@ class Teacher:
                 raise
             except Exception as error:
                 raise RuntimeError(
-                    f'{self._key}: it fails on a batch of shape {tuple(inputs.shape)} ({type(error).__name__}: {error}). '
-                    f'It ran on one of {self._probed} when it was built; some networks take images of one size only, and '
-                    "the teacher sees the student's.") from error
+                    f'{self._key}: it fails on a batch of shape {tuple(inputs.shape)} ({type(error).__name__}: '
+                    f'{error}). It ran on one of {self._probed} when it was built; some networks take images of one '
+                    "size only, and the teacher sees the student's.") from error
 
     def finish(self, reading: Reading) -> Reading:
         """Lets what follows wait for a pass.
