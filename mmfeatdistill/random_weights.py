@@ -1,30 +1,52 @@
 """Random weights for networks that no checkpoint gives any."""
+import copy
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import nn
 
+_DRAWING = ('reset_parameters', '_reset_parameters')
+"""By which torch's layers draw their weights when they are made."""
 
+
+@torch.no_grad()
 def draw_weights(model: nn.Module) -> None:
-    """Initialises a network as its library does, but loads nothing.
+    """Initialises the parameters of a new network that hold whatever was in memory.
 
-    Many networks have parameters that hold whatever was in memory until they are initialised, such as the level
-    embeddings of deformable transformers and the scales of SSD.
+    Those are parameters beside torch's layers, such as the level embeddings of deformable transformers and the scales
+    of SSD. They become what ``init_weights()`` makes of them where it loads nothing. What torch's layers have drawn
+    stays: ``init_weights()`` silences whole branches, such as the last norm of each residual block, and features of
+    networks that are trained have them.
 
     Args:
-        model (nn.Module): Of any MM library; what its ``init_cfg`` would load is left out, for good.
+        model (nn.Module): Of any MM library.
 
     Examples:
         >>> from mmengine.model import BaseModule
-        >>> model = BaseModule(init_cfg=dict(type='Pretrained', checkpoint='nowhere.pth'))
+        >>> model = BaseModule(init_cfg=dict(type='Constant', layer='BaseModule', val=2.0))
+        >>> model.weight = nn.Parameter(torch.empty(3))
         >>> draw_weights(model)
-        >>> print(model.init_cfg)
-        None
+        >>> model.weight.tolist()
+        [2.0, 2.0, 2.0]
     """
+    unset = [name for name, module in model.named_modules()
+             if module._parameters and not any(hasattr(module, method) for method in _DRAWING)]
+    if not unset or not hasattr(model, 'init_weights'):
+        return
+    initialised: Any = copy.deepcopy(model)
+    _without_loading(initialised)
+    initialised.init_weights()
+    for name in unset:
+        values = dict(initialised.get_submodule(name).named_parameters(recurse=False))
+        for key, parameter in model.get_submodule(name).named_parameters(recurse=False):
+            parameter.copy_(values[key])
+
+
+def _without_loading(model: nn.Module) -> None:
     for module in model.modules():
         init_cfg = getattr(module, 'init_cfg', None)
         entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or [])
-        drawn = [entry for entry in entries if entry.get('type') != 'Pretrained']
-        if len(drawn) < len(entries):
-            module.init_cfg = drawn or None
-    if hasattr(model, 'init_weights'):
-        model.init_weights()
+        kept = [entry for entry in entries if entry.get('type') != 'Pretrained']
+        if len(kept) < len(entries):
+            module.init_cfg = kept or None  # type: ignore[assignment]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
@@ -106,13 +107,22 @@ def test_resuming_ends_with_the_same_weights_bit_for_bit(in_digits, tmp_path, ta
         assert same_tensors(*(file['distiller']['ema_state_dict'] for file in saved))
 
 
-def test_resuming_an_iteration_based_training_is_exact(in_digits, tmp_path):
-    """The loop of most segmentation schedules, with random augmentation in the data workers."""
+@root.TRANSFORMS.register_module()
+class TorchNoise:
+    """An augmentation that draws from torch, as torchvision's do."""
+
+    def __call__(self, results):
+        return dict(results, img=results['img'] + torch.rand(()).numpy())
+
+
+@pytest.mark.parametrize('workers', [1, 0])
+def test_resuming_an_iteration_based_training_is_exact(in_digits, tmp_path, workers):
+    """The loop of most segmentation schedules, with random augmentation where the data are loaded."""
     def config(name: str):
-        cfg = small(DISTILLED['pspnet'], tmp_path / name)
-        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=8)
+        cfg = small(DISTILLED['pspnet'], tmp_path / name, train_dataloader__num_workers=workers)
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=3)
         cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
-        cfg.train_dataloader.dataset.pipeline.insert(2, dict(type='PhotoMetricDistortion'))
+        cfg.train_dataloader.dataset.pipeline[2:2] = [dict(type='PhotoMetricDistortion'), dict(type='TorchNoise')]
         cfg.default_hooks.checkpoint.update(by_epoch=False, interval=3, save_best=None)
         cfg.default_hooks.logger.log_metric_by_epoch = False
         cfg.log_processor.by_epoch = False

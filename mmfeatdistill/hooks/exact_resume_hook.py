@@ -29,6 +29,7 @@ class ExactResumeHook(Hook):
     """
 
     priority = 'VERY_HIGH'
+    _batches: Optional['_SeededBatches'] = None
 
     def before_train(self, runner: Any) -> None:
         """Lets the data workers be seeded batch by batch.
@@ -42,10 +43,9 @@ class ExactResumeHook(Hook):
             if hasattr(sampler, 'seed') and not runner._randomness_cfg.get('diff_rank_seed', False):
                 # Where no seed was configured, resuming has taken over that of the checkpoint meanwhile.
                 sampler.seed = runner.seed
-        self._batches = None
-        if loader.num_workers:
-            self._batches = _SeededBatches(loader.collate_fn, loader.worker_init_fn, (runner.seed, get_rank()))
-            loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.begin
+        loader.generator = torch.Generator()  # in place of this process's, from which each start of loading would draw
+        self._batches = _SeededBatches(loader.collate_fn, loader.worker_init_fn, (runner.seed, get_rank()))
+        loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.begin
 
     def before_train_epoch(self, runner: Any) -> None:
         """Starts the data workers of an epoch, or of the whole of an iteration-based training.
@@ -53,10 +53,15 @@ class ExactResumeHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        self._seed_process(runner, runner.iter)
-        if self._batches is not None:
-            # Persistent workers keep the random state of the epochs before.
-            runner.train_dataloader._iterator = None
+        loader = runner.train_dataloader
+        stream: Any = getattr(runner.train_loop, 'dataloader_iterator', None)
+        # Persistent workers keep the random state of the epochs before.
+        loader._iterator = None
+        if loader.num_workers == 0 and getattr(stream, '_iterator', None) is not None:
+            stream._iterator = iter(loader)  # of mmengine 0.10.7 and older, which made it before there was this hook
+        # Those also load all that a resumed training has had already.
+        loads_all = stream is not None and not hasattr(stream, 'skip_iter')
+        self._expect(runner, 0 if loads_all else runner.iter)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the training process for an iteration.
@@ -66,11 +71,11 @@ class ExactResumeHook(Hook):
             batch_idx (int): Unused.
             data_batch (Any): Unused.
         """
-        self._seed_process(runner, runner.iter)
+        _seed(runner.seed, get_rank(), runner.iter)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """Seeds the training process for the next batch, which it may load itself.
+        """Prepares for the next batch.
 
         Args:
             runner (Runner): The runner.
@@ -78,17 +83,28 @@ class ExactResumeHook(Hook):
             data_batch (Any): Unused.
             outputs (dict, optional): Unused.
         """
-        self._seed_process(runner, runner.iter + 1)
+        self._expect(runner, runner.iter + 1)
 
-    def _seed_process(self, runner: Any, iteration: int) -> None:
-        if self._batches is not None:
-            # Whenever workers are started, the batch of this iteration is their first.
-            self._batches.first = iteration
-        _seed(runner.seed, get_rank(), iteration)
+    def after_val_epoch(self, runner: Any, metrics: Optional[dict] = None) -> None:
+        """Prepares for the next batch, as validation draws random numbers too.
+
+        Args:
+            runner (Runner): The runner.
+            metrics (dict, optional): Unused.
+        """
+        self._expect(runner, runner.iter)
+
+    def _expect(self, runner: Any, number: int) -> None:
+        """Prepares for a batch that this process loads itself, or that is the first of workers that are started."""
+        if self._batches is None:
+            return  # validation without training
+        self._batches.first = number
+        if runner.train_dataloader.num_workers == 0:
+            self._batches.seed(number)
 
 
 class _SeededBatches:
-    """A collate function that leaves its data worker with the random state for the worker's next batch.
+    """A collate function that leaves its process with the random state for the next batch that it loads.
 
     Batches go round the workers in turn, so each worker knows the numbers of its own.
     """
@@ -98,22 +114,26 @@ class _SeededBatches:
         self._collate = collate
         self._init = init
         self._prefix = prefix
-        self.first = 0
+        self.first = self._number = 0
 
     def begin(self, worker_id: int) -> None:
         """Starts a worker as its loader would, and seeds it for its first batch."""
         if self._init is not None:
             self._init(worker_id)
-        self._seed(self.first + worker_id)
+        self.seed(self.first + worker_id)
 
     def __call__(self, batch: Sequence) -> Any:
         collated = self._collate(batch)
         worker = get_worker_info()
-        assert worker is not None, 'is installed only where there are data workers'
-        self._seed(self._number + worker.num_workers)
+        self.seed(self._number + (1 if worker is None else worker.num_workers))
         return collated
 
-    def _seed(self, number: int) -> None:
+    def seed(self, number: int) -> None:
+        """Seeds this process for the batch of an iteration.
+
+        Args:
+            number (int): Of the iteration.
+        """
         self._number = number
         _seed(*self._prefix, number, _WORKER_STREAM)
 
