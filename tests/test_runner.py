@@ -120,7 +120,7 @@ def test_resuming_an_iteration_based_training_is_exact(in_digits, tmp_path, work
     """The loop of most segmentation schedules, with random augmentation where the data are loaded."""
     def config(name: str):
         cfg = small(DISTILLED['pspnet'], tmp_path / name, train_dataloader__num_workers=workers)
-        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=3)
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=2)
         cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
         cfg.train_dataloader.dataset.pipeline[2:2] = [dict(type='PhotoMetricDistortion'), dict(type='TorchNoise')]
         cfg.default_hooks.checkpoint.update(by_epoch=False, interval=3, save_best=None)
