@@ -119,7 +119,7 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
                      'can be tapped; tools/list_taps.py lists them.') from failures[-1]
 
 
-def probe_all(model: nn.Module, size: int) -> dict[str, tuple[list[Tensor], int]]:
+def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:
     """Finds every module that can be tapped.
 
     Args:
@@ -127,8 +127,8 @@ def probe_all(model: nn.Module, size: int) -> dict[str, tuple[list[Tensor], int]
         size (int): Side of the square dry-run image.
 
     Returns:
-        dict[str, tuple[list[Tensor], int]]: By module name, in the order in which they first end: the
-        tensors that the last call gave, and the number of calls.
+        tuple[dict[str, tuple[list[Tensor], int]], Exception]: By module name, in the order in which they first end: the
+        tensors that the last call gave, and the number of calls. And what the model failed with, if it did.
     """
     inputs, data_samples = _dummy_batch(model, size)
     names = [name for name, _ in model.named_modules() if name]

@@ -198,22 +198,24 @@ class TapReader:
         self._expected_calls = {place: catch.calls for place, catch in caught.items()}
         return _select(self.taps, caught)
 
-    def survey(self, run: Callable[[], Any]) -> dict[str, tuple[list[Tensor], int]]:
+    def survey(self, run: Callable[[], Any]) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:
         """Runs the whole pass once and tells which of the tapped modules ran, and what they gave.
 
         Args:
             run: Runs the model. It may fail on the way.
 
         Returns:
-            dict[str, tuple[list[Tensor], int]]: The tensors of the last call and the number of calls, by
-            tap, in the order in which the modules first ended.
+            tuple[dict[str, tuple[list[Tensor], int]], Exception]: The tensors of the last call and the number of calls,
+            by tap, in the order in which the modules first ended; and what ended the pass early, if anything.
         """
+        failure = None
         with self._intercepting(self.taps) as caught:
             try:
                 run()
-            except Exception:  # noqa: BLE001 - what ran before it failed can be tapped
-                pass
-        return {place.path: (catch.tensors, catch.calls) for place, catch in caught.items() if catch.tensors}
+            except Exception as error:  # noqa: BLE001 - what ran before it failed can be tapped
+                failure = error
+        found = {place.path: (catch.tensors, catch.calls) for place, catch in caught.items() if catch.tensors}
+        return found, failure
 
     @torch.compiler.disable(recursive=False)
     def read(self, run: Callable[[], Any]) -> tuple[Features, Any]:

@@ -103,6 +103,8 @@ def test_where_a_larger_image_helps_no_failure_of_an_even_larger_one_is_reported
     with pytest.raises(ValueError, match=r"'backbone.features' exists but did not run in this pass\. Only"):
         probed(model, 'backbone.features')
     assert shapes(probed(model, 'backbone')[0]) == {'backbone': [(1, 1000)]}
+    found, failure = probe_all(model, 256)
+    assert 'backbone.features.0.conv' in found and 'backbone' not in found and isinstance(failure, RuntimeError)
 
 
 def test_the_reason_of_a_failing_model_is_given():
@@ -149,7 +151,8 @@ def test_a_model_that_draws_random_numbers_always():
 
 def test_all_places_and_how_often_they_run():
     model = build(detector())
-    found = probe_all(model, 64)
+    found, failure = probe_all(model, 64)
+    assert failure is None
     assert {'backbone', 'backbone.layer1.0.bn2', 'neck', 'neck.fpn_convs.0.conv', 'rpn_head'} <= set(found)
     assert found['backbone.layer1.0.relu'][1] == 2, 'calls'
     assert found['rpn_head.rpn_conv'][1] == 5, 'once per level'

@@ -454,11 +454,12 @@ def test_a_failure_behind_the_last_tap_is_of_no_concern():
 
 def test_survey_names_what_ran_in_order():
     model = Pyramid()
-    found = TapReader(model, ['last', 'shared', 'stem'], 'model').survey(lambda: model(torch.randn(1, 3, 4, 8)))
+    reader = TapReader(model, ['last', 'shared', 'stem'], 'model')
+    found, failure = reader.survey(lambda: model(torch.randn(1, 3, 4, 8)))
     assert {path: ([tuple(t.shape) for t in tensors], calls) for path, (tensors, calls) in found.items()} == {
         'stem': ([(1, 4, 4, 8)], 1), 'shared': ([(1, 4, 4, 2)], 3),
         'last': ([(1, 4, 4, 8), (1, 4, 4, 4), (1, 4, 4, 2)], 1)}
-    assert list(found) == ['stem', 'shared', 'last']
+    assert list(found) == ['stem', 'shared', 'last'] and failure is None
 
 
 def test_a_module_known_by_two_names_can_be_tapped_by_both():

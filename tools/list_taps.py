@@ -1,6 +1,7 @@
 """Lists every place of a model that can be tapped, with the shape and stride of what it gives."""
 import argparse
 import logging
+import sys
 
 import torch
 from mmengine.logging import MMLogger
@@ -31,12 +32,16 @@ def main() -> None:
     if not any(name.startswith(args.under) for name in names):
         parser.error(f'--under: no place begins so{did_you_mean(args.under, names)}')
     table = Table('tap', 'module', 'output (for one image)', 'stride', 'calls')
-    for path, (tensors, calls) in probe_all(model, args.size).items():
+    found, failure = probe_all(model, args.size)
+    for path, (tensors, calls) in found.items():
         if path.startswith(args.under) and (args.depth is None or path.count('.') < args.depth):
             table.add_row(path, type(model.get_submodule(path)).__name__,
                           '  '.join('x'.join(map(str, t.shape)) for t in tensors),
                           '  '.join(_stride(t, args.size) for t in tensors), str(calls))
     Console(width=None if Console().is_terminal else 200).print(table)
+    if failure is not None:
+        print(f'This is not all: the model failed on an image of {args.size} x {args.size} pixels '
+              f'({type(failure).__name__}: {failure}). It may take another --size.', file=sys.stderr)
 
 
 def _stride(tensor: Tensor, size: int) -> str:
