@@ -21,7 +21,7 @@ class ExactResumeHook(Hook):
 
     mmengine saves weights, optimiser and schedules, but no random state. This hook derives the random state of
     every iteration from the seed, the rank and the iteration's number, in the training process and, for every
-    batch, in the data workers. So samplers of proposals, dropout and augmentations draw the same numbers after
+    batch, where it is loaded. So samplers of proposals, dropout and augmentations draw the same numbers after
     resuming, whatever happened before. Workers are restarted at each epoch for that.
 
     Where no seed is configured, the one that mmengine drew and saved is taken over. An iteration-based training
