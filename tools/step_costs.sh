@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures all of docs/step_costs.md anew, one and a half hours on a CPU: tools/step_costs.sh [options of benchmark_step.py]
+# Measures all of docs/step_costs.md anew, two hours on a CPU: tools/step_costs.sh [options of benchmark_step.py]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Threads that wait for each other take more than their work where a processor is shared.
@@ -38,7 +38,7 @@ measure "${FASTER_RCNN[@]}" --rounds 12 --warmup 1 --cfg-options "$FOLDED" "$@"
 measure "${PSPNET[@]}" --rounds 40 --warmup 1 "${SMALL[@]}" "$FOLDED" "$@"
 
 for teachers in 2 4 8; do
-    measure "${DIGITS[@]}" --rounds 20 --teachers "$teachers" "${RANDOM_TEACHER[@]}" "$@"
+    measure "${DIGITS[@]}" --rounds 100 --teachers "$teachers" "${RANDOM_TEACHER[@]}" "$@"
     measure "${R50_R18[@]}" --rounds 6 --warmup 1 --teachers "$teachers" "${R50[@]}" "$@"
     measure "${FASTER_RCNN[@]}" --rounds 3 --warmup 1 --teachers "$teachers" "$@"
     measure "${PSPNET[@]}" --rounds 10 --warmup 1 --teachers "$teachers" "${SMALL[@]}" \
