@@ -45,18 +45,18 @@ def random_batch(cfg: Config, count: int, height: int, width: int) -> dict[str, 
                          f'got {cfg.get("default_scope")!r}.')
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator) for _ in range(count)]
-    return dict(inputs=images, data_samples=[label(cfg, height, width, generator) for _ in images])
+    loads = _loaded(cfg.get('train_dataloader'))
+    return dict(inputs=images, data_samples=[label(loads, height, width, generator) for _ in images])
 
 
-def _image_label(cfg: Config, height: int, width: int, generator: torch.Generator) -> Any:
+def _image_label(loads: set[str], height: int, width: int, generator: torch.Generator) -> Any:
     from mmpretrain.structures import DataSample
     return DataSample(metainfo=dict(img_shape=(height, width))).set_gt_label(0)
 
 
-def _objects(cfg: Config, height: int, width: int, generator: torch.Generator) -> Any:
+def _objects(loads: set[str], height: int, width: int, generator: torch.Generator) -> Any:
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
-    loads = _loaded(cfg.get('train_dataloader'))
     corners = torch.rand(_OBJECTS, 2, generator=generator) * 0.6
     sides = 0.1 + torch.rand(_OBJECTS, 2, generator=generator) * 0.3
     boxes = torch.cat([corners, corners + sides], dim=1) * torch.tensor([width, height, width, height])
@@ -73,7 +73,7 @@ def _objects(cfg: Config, height: int, width: int, generator: torch.Generator) -
 
 
 def _loaded(pipeline: Any) -> set[str]:
-    """The ``with_*`` options that are on in any step of a pipeline, however deep it lies in other datasets."""
+    """The options, as ``with_mask``, that are on in any step of a pipeline, however deep it lies in other datasets."""
     if isinstance(pipeline, Mapping):
         options = {**_DEFAULTS.get(pipeline.get('type'), {}), **pipeline}
         return {name for name, value in options.items() if value is True} | _loaded([*pipeline.values()])
@@ -89,11 +89,11 @@ def _filled(box: Tensor, height: int, width: int) -> Tensor:
     return mask
 
 
-def _label_map(cfg: Config, height: int, width: int, generator: torch.Generator) -> Any:
+def _label_map(loads: set[str], height: int, width: int, generator: torch.Generator) -> Any:
     from mmseg.structures import SegDataSample
     return SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)),
                          gt_sem_seg=PixelData(data=torch.zeros(1, height, width, dtype=torch.long)))
 
 
-_LABELS: Mapping[Any, Callable[[Config, int, int, torch.Generator], Any]] = dict(
+_LABELS: Mapping[Any, Callable[[set[str], int, int, torch.Generator], Any]] = dict(
     mmpretrain=_image_label, mmdet=_objects, mmseg=_label_map)

@@ -61,7 +61,7 @@ class ExactResumeHook(Hook):
             stream._iterator = iter(loader)  # of mmengine 0.10.7 and older, which made it before there was this hook
         # Those also load all that a resumed training has had already.
         loads_all = stream is not None and not hasattr(stream, 'skip_iter')
-        self._expect(runner, 0 if loads_all else runner.iter)
+        self._expect(0 if loads_all else runner.iter)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the training process for an iteration.
@@ -83,7 +83,7 @@ class ExactResumeHook(Hook):
             data_batch (Any): Unused.
             outputs (dict, optional): Unused.
         """
-        self._expect(runner, runner.iter + 1)
+        self._expect(runner.iter + 1)
 
     def after_val_epoch(self, runner: Any, metrics: Optional[dict] = None) -> None:
         """Prepares for the next batch, as validation draws random numbers too.
@@ -92,14 +92,12 @@ class ExactResumeHook(Hook):
             runner (Runner): The runner.
             metrics (dict, optional): Unused.
         """
-        self._expect(runner, runner.iter)
+        self._expect(runner.iter)
 
-    def _expect(self, runner: Any, number: int) -> None:
+    def _expect(self, number: int) -> None:
         """Prepares for a batch that this process loads itself, or that is the first of workers that are started."""
-        if self._batches is None:
-            return  # validation without training
-        self._batches.first = number
-        if runner.train_dataloader.num_workers == 0:
+        if self._batches is not None:  # there is none in validation without training
+            self._batches.first = number
             self._batches.seed(number)
 
 

@@ -42,9 +42,12 @@ def step(kind, change):
     """A training step on a batch after a change, which gives the logged losses."""
     def attempt(files=None):
         _, batch = MODELS[kind]
-        model = model_of(kind)
-        return model.train_step(change(batch()), OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0)))
+        return train_on(model_of(kind), change(batch()))
     return attempt
+
+
+def train_on(model, batch):
+    return model.train_step(batch, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0)))
 
 
 @functools.cache
@@ -56,9 +59,7 @@ def model_with_a_teacher_of_a_fixed_size():
 
 
 def on_images_of_another_size(files=None):
-    model = model_with_a_teacher_of_a_fixed_size()
-    return model.train_step(classification_batch((96, 96), (96, 96)),
-                            OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0)))
+    return train_on(model_with_a_teacher_of_a_fixed_size(), classification_batch((96, 96), (96, 96)))
 
 
 def without_samples(batch):

@@ -74,7 +74,8 @@ def test_one_loss_per_feature_in_the_order_of_the_taps():
 @pytest.mark.parametrize('value', [1e30, float('inf'), float('nan')])
 def test_features_of_parameters_that_are_not_initialised_yet_are_no_reason_to_refuse_a_loss(value):
     student = dict(a=[torch.full((1, 8, 4, 4), value)])
-    prepared(student, features(a=[(1, 8, 4, 4)]))
+    ordinary = features(a=[(1, 8, 4, 4)])
+    assert prepared(student, ordinary)(ordinary, [ordinary])['loss_0'] == 0
 
 
 def test_teacher_by_teacher():
