@@ -8,7 +8,7 @@ SEEDS ?= 1 2 3
 # Test processes side by side; the tests of a file share what they set up.
 WORKERS ?= 2
 .DEFAULT_GOAL := help
-# Waiting OpenMP threads sleep instead of spinning: with data workers beside them on few cores that is many times faster.
+# Waiting OpenMP threads sleep instead of spinning: with data workers next to them on few cores that is many times faster.
 export OMP_WAIT_POLICY := passive
 
 # The rest of each family's versions is in setup.py.
@@ -39,7 +39,7 @@ BIN := $(VENV)/bin
 .PHONY: help install demo benchmark docs test test-slow lint install-original test-original test-slow-original
 
 help:
-	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distil, compare"
+	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distill, compare"
 	@echo "make benchmark [SEEDS='1 2 3']                                              all digit configs, docs/benchmarks.md"
 	@echo "make docs                                                                   the documentation, docs/_build/html"
 	@echo "make test                                                                   checks and tests, about 8 minutes"
@@ -69,7 +69,7 @@ demo: install
 # The patterns are left to the command, which skips the configs that are no distillation.
 benchmark: install
 	$(BIN)/python tools/dataset_converters/digit_scenes.py data/digits
-	$(BIN)/python -W ignore tools/benchmark.py 'configs/*/*_digits.py' --seeds $(SEEDS) --report docs/benchmarks.md
+	$(BIN)/python -W ignore tools/compare_methods.py 'configs/*/*_digits.py' --seeds $(SEEDS) --report docs/benchmarks.md
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
