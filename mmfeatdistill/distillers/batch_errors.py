@@ -111,8 +111,9 @@ def _fault_of_samples(model: nn.Module, count: int, samples: Any) -> Optional[st
         for name, values in given:
             outside = [label for label in values.unique().tolist() if classes is not None and not 0 <= label < classes]
             if wrong := [label for label in outside if name != 'gt_sem_seg.data' or label not in ignored]:
-                return (f'label {wrong[0]} is out of range for {classes} classes (data sample {index}, {name}; they are '
-                        f'0 to {(classes or 0) - 1}); look at metainfo.classes of the dataset and num_classes of the heads.')
+                return (f'label {wrong[0]} is out of range for {classes} classes (data sample {index}, {name}; they '
+                        f'are 0 to {(classes or 0) - 1}); look at metainfo.classes of the dataset and num_classes of '
+                        'the heads.')
     return None
 
 
