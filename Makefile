@@ -61,6 +61,7 @@ help:
 
 install: $(VENV)/.installed
 
+# mmcv comes without pip's cache, which may hold one that was built in another way. Debugging symbols double its time.
 $(VENV)/.installed: setup.py $(CONSTRAINTS)
 	@$(PYTHON) -c "import sys; assert (3, 10) <= sys.version_info < tuple(map(int, '$(TOO_NEW)'.split('.'))), \
 	    'Python 3.10 or newer, below $(TOO_NEW), is needed: make PYTHON=python3.11'"
@@ -71,13 +72,13 @@ ifdef FIRST
 	$(PIP) $(FIRST)
 endif
 	@echo "== mmcv, $(MMCV_TAKES)."
-	# Without pip's cache, which may hold an mmcv that was built in another way. Debugging symbols double the time.
 	CFLAGS=-g0 $(PIP) --no-cache-dir $(MMCV)
 	@echo "== The other libraries$(if $(FIRST),, and PyTorch, 5 GB on disk: about 2 minutes on 2 cores, half of them after the last line of pip)."
 	$(PIP) -e ".[$(EXTRAS)]"
 	@echo "== OpenCV once: the libraries ask for two builds that overwrite each other; the headless one needs no system libraries."
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(PIP) --no-deps opencv-python-headless
+	$(if $(COMPLETE),@echo "== mmcv is completed by operators of torchvision and plain PyTorch.")
 	$(COMPLETE)
 	@touch $@
 	@echo "== Installed: source $(BIN)/activate"

@@ -14,12 +14,12 @@ exec((HERE / 'mmfeatdistill' / 'version.py').read_text(), VERSION)
 # The bounds say what may work; the versions that were tested are pinned in requirements/constraints-*.txt.
 EXTRAS = {
     'maintained': ['mmfeatdistill[mminstall]', 'torch>=2.4', 'torchvision>=0.19', 'onedl-mmdetection>=3.5',
-                   'onedl-mmsegmentation>=1.4', 'onedl-mmpretrain>=1.3.4'],
+                   'onedl-mmsegmentation>=1.4', 'onedl-mmpretrain>=1.3'],
     # Under the name by which mim asks the libraries of the maintained family for these two.
-    'mminstall': ['onedl-mmengine>=0.10.10', 'onedl-mmcv>=2.3'],
+    'mminstall': ['onedl-mmengine>=0.10.8', 'onedl-mmcv>=2.3'],
     # From 2.6 on, torch does not load the checkpoints of the original libraries. They and torch 2.1 need NumPy 1.
-    'original': ['torch>=2.1,<2.6', 'torchvision>=0.16,<0.21', 'numpy<2', 'opencv-python<4.12', 'mmengine>=0.10.5',
-                 'mmcv>=2.0.1,<2.2', 'mmdet>=3.3', 'mmsegmentation>=1.2.2', 'mmpretrain>=1.2', 'ftfy', 'regex'],
+    'original': ['torch>=2.1,<2.6', 'torchvision>=0.16,<0.21', 'numpy<2', 'opencv-python<4.12', 'mmengine>=0.10',
+                 'mmcv>=2.0,<2.2', 'mmdet>=3.3', 'mmsegmentation>=1.2.2', 'mmpretrain>=1.2', 'ftfy', 'regex'],
     'demo': ['scikit-learn', 'matplotlib'],
     'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
     'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis'],
