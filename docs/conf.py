@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from mmfeatdistill.files import write_whole
+from mmfeatdistill.atomic_files import write_whole
 from mmfeatdistill.version import __version__
 
 HERE = Path(__file__).resolve().parent

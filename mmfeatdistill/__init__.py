@@ -1,6 +1,6 @@
 """Feature distillation for OpenMMLab detectors, segmenters and classifiers."""
-from mmfeatdistill.packages import check_requirements, make_stock_configs_resolvable, stock_config
 from mmfeatdistill.version import __version__
+from mmfeatdistill.zoo.packages import check_requirements, make_stock_configs_resolvable, stock_config
 
 check_requirements()
 make_stock_configs_resolvable()

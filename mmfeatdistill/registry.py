@@ -19,10 +19,10 @@ SCOPE = 'mmfeatdistill'
 MODELS = Registry(
     'model', parent=root.MODELS, scope=SCOPE,
     locations=[f'{SCOPE}.{room}' for room in ('backbones', 'losses', 'connectors', 'objectives', 'distillers')])
-HOOKS = Registry('hook', parent=root.HOOKS, scope=SCOPE, locations=[f'{SCOPE}.hooks'])
+HOOKS = Registry('hook', parent=root.HOOKS, scope=SCOPE, locations=[f'{SCOPE}.engine.hooks'])
 OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope=SCOPE,
-                          locations=[f'{SCOPE}.engine.mixed_precision'])
-STRATEGIES = Registry('strategy', parent=root.STRATEGIES, scope=SCOPE, locations=[f'{SCOPE}.engine.fsdp'])
+                          locations=[f'{SCOPE}.engine.optim_wrapper'])
+STRATEGIES = Registry('strategy', parent=root.STRATEGIES, scope=SCOPE, locations=[f'{SCOPE}.engine.strategy'])
 
 
 def build(cfg: Any, key: str, **found: Any) -> Any:

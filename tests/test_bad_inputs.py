@@ -9,11 +9,11 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-from mmfeatdistill.batches import BatchError
 from mmfeatdistill.distillers import FeatureDistiller
+from mmfeatdistill.distillers.batch_errors import BatchError
 from mmfeatdistill.errors import ConfigError
 from tests.bad_inputs import checkpoints, configs, data, options
-from tests.models import build, losses_of
+from tests.helpers.models import build, losses_of
 
 ROWS = {f'{kind.__name__.rpartition(".")[2]}, {name}': (attempt, words)
         for kind in (configs, checkpoints, data, options) for name, attempt, words in kind.ROWS}

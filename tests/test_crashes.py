@@ -17,11 +17,11 @@ from mmengine.device import is_cuda_available
 from mmengine.hooks import CheckpointHook, Hook, checkpoint_hook
 from mmengine.runner import Runner
 
-from mmfeatdistill.checkpoint_files import read_checkpoint_file
-from mmfeatdistill.engine.children import Child
+from mmfeatdistill.checkpoints.atomic_backend import mend_last_checkpoint
+from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.hooks.whole_files import mend_last_checkpoint
-from tests.runs import DISTILLED, small, train
+from mmfeatdistill.experiments.child_process import Child
+from tests.helpers.runs import DISTILLED, small, train
 
 ROUNDS, ITERATIONS = 20, 60
 AIMS = ('anywhere', 'in the write', 'before the note', 'before the removal')

@@ -18,9 +18,9 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS
 
 from mmfeatdistill import registry
-from mmfeatdistill.zoo import load_config
+from mmfeatdistill.zoo.configs import load_config
 from tests.conftest import load_script
-from tests.runs import CONFIGS, teachers_of
+from tests.helpers.runs import CONFIGS, teachers_of
 
 ROOT = CONFIGS.parent
 PAGES = sorted(page.relative_to(ROOT) for page in [ROOT / 'README.md', *ROOT.glob('docs/*.md')])

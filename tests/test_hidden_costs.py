@@ -23,11 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmfeatdistill
 from mmfeatdistill import losses
-from mmfeatdistill.engine.random_batch import random_batch
 from mmfeatdistill.registry import MODELS
-from mmfeatdistill.tracing import tensors_in
-from mmfeatdistill.zoo import build_model, load_config
-from tests.runs import CONFIGS, small, teachers_of
+from mmfeatdistill.step_costs.random_batch import random_batch
+from mmfeatdistill.taps.tracing import tensors_in
+from mmfeatdistill.zoo.configs import build_model, load_config
+from tests.helpers.runs import CONFIGS, small, teachers_of
 
 PACKAGE = str(Path(mmfeatdistill.__file__).parent)
 DISTILLED = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('*/*_digits.py')
@@ -43,8 +43,8 @@ EXCUSED_WAITS = {
     'roi.py': 'the RoI extractors of mmdet sort proposals by level on the host, for each box head that runs',
 }
 EXCUSED_COPIES = {
-    ('taps.py', '_clone'): 'of a tapped tensor that is overwritten in place; counted apart',
-    ('later_part.py', '_activated'): 'a mixed path of FCFD starts in front of an activation in place',
+    ('reader.py', '_clone'): 'of a tapped tensor that is overwritten in place; counted apart',
+    ('partial_forward.py', '_activated'): 'a mixed path of FCFD starts in front of an activation in place',
     ('lsh.py', '_rows'): 'positions become samples, whose projections are one matrix product',
     ('_parts.py', 'sum_in_parts'): 'a part of the gradient is put in its place',
 }
@@ -67,7 +67,7 @@ class Operators(TorchDispatchMode):
         output = func(*args, **kwargs)
         if name in ('clone', '_to_copy', 'copy_'):
             innermost = next(_frames(), None)
-            self.clones_of_taps += innermost == ('taps.py', '_clone')
+            self.clones_of_taps += innermost == ('reader.py', '_clone')
             if innermost not in EXCUSED_COPIES:
                 self.copies[tuple(output.shape)] += 1
         return output

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from packaging.requirements import Requirement
 
-from mmfeatdistill import packages
-from mmfeatdistill.zoo import load_config
+from mmfeatdistill.zoo import packages
+from mmfeatdistill.zoo.configs import load_config
 
 ROOT = Path(__file__).parents[1]
 CONFIG = 'ofd/ofd_resnet18-w8_digits.py'
@@ -96,7 +96,7 @@ def installed(monkeypatch, tmp_path):
     for name in ('configs', 'tools', 'model-index.yml'):
         (mim / name).symlink_to(ROOT / name)
     monkeypatch.setattr(packages, 'config_folder', lambda library: str(mim / 'configs'))
-    monkeypatch.setattr('mmfeatdistill.zoo.config_folder', lambda library: str(mim / 'configs'))
+    monkeypatch.setattr('mmfeatdistill.zoo.configs.config_folder', lambda library: str(mim / 'configs'))
     monkeypatch.setattr('mmengine.utils.get_installed_path', lambda name: str(mim.parent))
     monkeypatch.setattr('mmengine.hub.hub.get_installed_path', lambda name: str(mim.parent))
     return mim

@@ -20,7 +20,7 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.registry import build as build_part
-from tests.models import build, classification_batch, classifier, detection_batch, detector, losses_of, teacher
+from tests.helpers.models import build, classification_batch, classifier, detection_batch, detector, losses_of, teacher
 
 KEY = 'model.objectives.o'
 # torch 2.1 lacks many operations in float16 on a CPU.

@@ -5,10 +5,11 @@ from mmengine import registry as root
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmfeatdistill import backbones, connectors, distillers, hooks, losses, objectives
+from mmfeatdistill import backbones, connectors, distillers, losses, objectives
+from mmfeatdistill.engine import hooks
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.registry import HOOKS, MODELS, build, check_options
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 SHAPES = dict(student_shape=FeatureShape(8, 4, 4), teacher_shape=FeatureShape(16, 4, 4))
 

@@ -18,27 +18,19 @@ from typing import Any, Optional
 
 from mmengine.config import DictAction
 
-from mmfeatdistill.engine import (
-    Comparison,
-    Experiment,
-    ExperimentsFailed,
-    at_least,
-    compare,
-    default_jobs,
-    is_distillation,
-    key_value,
-    run_experiments,
-)
-from mmfeatdistill.engine.progress import ProgressBar
-from mmfeatdistill.engine.report import Table, tables
-from mmfeatdistill.engine.report_formats import csv_text, json_text, markdown
-from mmfeatdistill.engine.scheduler import with_needs
-from mmfeatdistill.engine.slurm import submission_script
-from mmfeatdistill.engine.step_timing import time_steps
+from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.engine.command_line import at_least, key_value
 from mmfeatdistill.errors import config_key
-from mmfeatdistill.files import write_whole
-from mmfeatdistill.packages import versions
-from mmfeatdistill.visualization import comparison_figure
+from mmfeatdistill.experiments.comparison import Comparison, compare, is_distillation
+from mmfeatdistill.experiments.comparison_figure import comparison_figure
+from mmfeatdistill.experiments.experiment import Experiment
+from mmfeatdistill.experiments.progress import ProgressBar
+from mmfeatdistill.experiments.report import Table, tables
+from mmfeatdistill.experiments.report_formats import csv_text, json_text, markdown
+from mmfeatdistill.experiments.scheduler import ExperimentsFailed, default_jobs, run_experiments, with_needs
+from mmfeatdistill.experiments.slurm import submission_script
+from mmfeatdistill.experiments.step_timing import time_steps
+from mmfeatdistill.zoo.packages import versions
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

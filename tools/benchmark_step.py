@@ -17,15 +17,15 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
-from mmfeatdistill.engine import at_least, key_value, load_with_options, student_config
-from mmfeatdistill.engine.build_benchmark import measure_build
-from mmfeatdistill.engine.random_batch import random_batch
-from mmfeatdistill.engine.step_benchmark import StepCosts, measure_step
-from mmfeatdistill.engine.step_report import step_report
-from mmfeatdistill.files import write_whole
-from mmfeatdistill.packages import versions
-from mmfeatdistill.teacher import with_teacher_options
-from mmfeatdistill.visualization import step_figure
+from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.distill_config import student_config, with_teacher_options
+from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
+from mmfeatdistill.step_costs.build_time import measure_build
+from mmfeatdistill.step_costs.figure import step_figure
+from mmfeatdistill.step_costs.measure import StepCosts, measure_step
+from mmfeatdistill.step_costs.random_batch import random_batch
+from mmfeatdistill.step_costs.report import step_report
+from mmfeatdistill.zoo.packages import versions
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
               objectives='connectors and losses', distilled='distilled step',

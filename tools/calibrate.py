@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmfeatdistill.engine import at_least, key_value, load_with_options, student_config
-from mmfeatdistill.engine.weights import LossMeasurement, Suggestion, measure_losses, suggest_weights
+from mmfeatdistill.checks.loss_balance import LossMeasurement, Suggestion, measure_losses, suggest_weights
+from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmfeatdistill.engine import at_least, key_value, load_with_options, student_config
-from mmfeatdistill.engine.preflight import Preflight, preflight
+from mmfeatdistill.checks.preflight import Preflight, preflight
+from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
 from mmfeatdistill.errors import ConfigError
 
 MARKS = dict(ok='[green]ok[/]', note='[yellow]note[/]', chance='[red]fails[/]', error='[red]fails[/]')

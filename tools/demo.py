@@ -17,12 +17,16 @@ from datetime import date
 from functools import partial
 from typing import NamedTuple
 
-from mmfeatdistill.engine import Comparison, Experiment, Result, at_least, compare, default_jobs, run_experiments
-from mmfeatdistill.engine.progress import ProgressBar
-from mmfeatdistill.engine.report import scale_of
-from mmfeatdistill.files import write_whole
-from mmfeatdistill.packages import versions
-from mmfeatdistill.visualization import image_grid, save_snapshots, training_curves
+from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.engine.command_line import at_least
+from mmfeatdistill.experiments.comparison import Comparison, compare
+from mmfeatdistill.experiments.experiment import Experiment, Result
+from mmfeatdistill.experiments.figures import image_grid, training_curves
+from mmfeatdistill.experiments.progress import ProgressBar
+from mmfeatdistill.experiments.report import scale_of
+from mmfeatdistill.experiments.scheduler import default_jobs, run_experiments
+from mmfeatdistill.experiments.snapshots import save_snapshots
+from mmfeatdistill.zoo.packages import versions
 
 Results = dict[Experiment, Result]
 

@@ -12,10 +12,12 @@ from typing import Optional
 
 from mmengine.config import DictAction
 
-from mmfeatdistill.engine import Experiment, ExperimentsFailed, Result, at_least, key_value, run_experiments
-from mmfeatdistill.engine.generations import Chain, finished_generations, generations_table, plan_generations
-from mmfeatdistill.engine.progress import ProgressBar
-from mmfeatdistill.files import write_whole
+from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.engine.command_line import at_least, key_value
+from mmfeatdistill.experiments.experiment import Experiment, Result
+from mmfeatdistill.experiments.generations import Chain, finished_generations, generations_table, plan_generations
+from mmfeatdistill.experiments.progress import ProgressBar
+from mmfeatdistill.experiments.scheduler import ExperimentsFailed, run_experiments
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mmfeatdistill.engine import at_least, load_with_options, student_config
+from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.engine.command_line import at_least, load_with_options
 from mmfeatdistill.errors import config_key, did_you_mean
-from mmfeatdistill.probing import probe_all
-from mmfeatdistill.zoo import build_model
+from mmfeatdistill.taps.dry_run import probe_all
+from mmfeatdistill.zoo.configs import build_model
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from mmfeatdistill.engine.metafiles import outdated
-from mmfeatdistill.files import write_whole
+from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.release.metafiles import outdated
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from mmfeatdistill.engine import at_least
-from mmfeatdistill.engine.metafiles import record
-from mmfeatdistill.engine.release import TOLERANCE, publish
+from mmfeatdistill.engine.command_line import at_least
+from mmfeatdistill.release.metafiles import record
+from mmfeatdistill.release.publish import TOLERANCE, publish
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:

@@ -4,7 +4,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmfeatdistill.engine import configure, run_arguments, student_config
+from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.engine.command_line import configure, run_arguments
 
 
 @record  # under torchrun, the report of a job that fails ends with the error of the process that failed first

@@ -3,7 +3,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmfeatdistill.engine import at_least, configure_training, run_arguments
+from mmfeatdistill.engine.command_line import at_least, configure_training, run_arguments
 
 
 @record  # under torchrun, the report of a job that fails ends with the error of the process that failed first

@@ -1,6 +1,6 @@
 # Teacher: SSD300 R50. The last three stages give maps of 38, 19 and 10 positions a side, the neck those of 5, 3 and 1.
 _base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'
-custom_imports = dict(imports=['mmfeatdistill.mended_ssd'], allow_failed_imports=False)  # mmdet's SSD cannot predict
+custom_imports = dict(imports=['mmfeatdistill.zoo.ssd_fix'], allow_failed_imports=False)  # mmdet's SSD cannot predict
 widths = (512, 1024, 2048, 512, 256, 256)
 model = dict(
     data_preprocessor=dict(std=[58.395, 57.12, 57.375]),

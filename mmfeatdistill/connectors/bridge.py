@@ -3,8 +3,8 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, constant_init, kaiming_init
 from torch import Tensor
 
-from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 
 @MODELS.register_module()
@@ -24,7 +24,7 @@ class Bridge(BaseModule):
         activated (bool): Whether the target has been through a ReLU. Defaults to False.
 
     Examples:
-        >>> from mmfeatdistill.features import FeatureShape
+        >>> from mmfeatdistill.taps.feature_map import FeatureShape
         >>> Bridge(FeatureShape(8, 16, 16), FeatureShape(16, 8, 8))(torch.zeros(2, 8, 16, 16)).shape
         torch.Size([2, 16, 8, 8])
     """

@@ -3,8 +3,8 @@ from typing import Optional
 
 from torch import nn
 
-from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 
 @MODELS.register_module()
@@ -26,7 +26,7 @@ class ChannelMLP(nn.Sequential):
         ValueError: ``hidden_channels`` is no positive number.
 
     Examples:
-        >>> from mmfeatdistill.features import FeatureShape
+        >>> from mmfeatdistill.taps.feature_map import FeatureShape
         >>> ChannelMLP(FeatureShape(8, 4, 4), FeatureShape(16, 4, 4))(torch.zeros(2, 8, 4, 4)).shape
         torch.Size([2, 16, 4, 4])
     """

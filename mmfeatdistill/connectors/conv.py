@@ -5,8 +5,8 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, constant_init, normal_init
 from torch import Tensor, nn
 
-from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 
 @MODELS.register_module()
@@ -20,7 +20,7 @@ class Conv1x1(nn.Conv2d):
         teacher_shape (FeatureShape): Found by the dry run.
 
     Examples:
-        >>> from mmfeatdistill.features import FeatureShape
+        >>> from mmfeatdistill.taps.feature_map import FeatureShape
         >>> Conv1x1(FeatureShape(8, 4, 4), FeatureShape(16, 4, 4))(torch.zeros(2, 8, 4, 4)).shape
         torch.Size([2, 16, 4, 4])
     """
@@ -41,7 +41,7 @@ class ConvBN(BaseModule):
         teacher_shape (FeatureShape): Found by the dry run.
 
     Examples:
-        >>> from mmfeatdistill.features import FeatureShape
+        >>> from mmfeatdistill.taps.feature_map import FeatureShape
         >>> ConvBN(FeatureShape(8, 4, 4), FeatureShape(16, 4, 4))(torch.zeros(2, 8, 4, 4)).shape
         torch.Size([2, 16, 4, 4])
     """

@@ -1,8 +1,8 @@
 """No connector: for features of the same width, and for losses that compare features of any width."""
 from torch import Tensor, nn
 
-from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 
 @MODELS.register_module()

@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.connectors.conv import Conv1x1
-from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.losses.masked_generative import masked
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 
 @MODELS.register_module()
@@ -32,7 +32,7 @@ class MaskedGenerator(nn.Module):
         ValueError: ``mask_ratio`` is no share, or ``hide`` is neither.
 
     Examples:
-        >>> from mmfeatdistill.features import FeatureShape
+        >>> from mmfeatdistill.taps.feature_map import FeatureShape
         >>> generator = MaskedGenerator(FeatureShape(8, 4, 4), FeatureShape(16, 4, 4), mask_ratio=0.45)
         >>> generator(torch.zeros(2, 8, 4, 4)).shape
         torch.Size([2, 16, 4, 4])

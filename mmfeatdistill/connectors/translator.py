@@ -1,8 +1,8 @@
 """The translator of Factor Transfer."""
 from torch import nn
 
-from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 
 @MODELS.register_module()
@@ -21,7 +21,7 @@ class Translator(nn.Sequential):
         teacher_shape (FeatureShape): Found by the dry run.
 
     Examples:
-        >>> from mmfeatdistill.features import FeatureShape
+        >>> from mmfeatdistill.taps.feature_map import FeatureShape
         >>> Translator(FeatureShape(8, 4, 4), FeatureShape(16, 4, 4))(torch.zeros(2, 8, 4, 4)).shape
         torch.Size([2, 16, 4, 4])
     """

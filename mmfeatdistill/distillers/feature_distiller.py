@@ -1,29 +1,24 @@
 """A student that mimics one or several teachers while it trains."""
-import copy
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Optional, Union
 
 import torch
-from mmengine import registry as root
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
-from mmfeatdistill.batches import explained
+from mmfeatdistill.distillers.batch_errors import explained
+from mmfeatdistill.distillers.building import ADDED, build_objectives, build_student
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.objectives.base import no_gradient
-from mmfeatdistill.probing import probe
-from mmfeatdistill.reading import Reading
-from mmfeatdistill.registry import MODELS, build
-from mmfeatdistill.taps import Features, TapReader
-from mmfeatdistill.teacher import build_teachers
-
-ADDED = 'distiller'
-"""The child module, and so the prefix of every name, that distillation adds to a student."""
+from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.dry_run import probe
+from mmfeatdistill.taps.reader import Features, Reading, TapReader
+from mmfeatdistill.teacher.teacher import build_teachers
 
 _SHARED_TABLES = (
     '_modules', '_parameters', '_buffers', '_non_persistent_buffers_set', '_state_dict_hooks',
@@ -36,9 +31,9 @@ class FeatureDistiller(BaseModel):
 
     It shares the student's tables of modules, parameters and buffers, so names, optimiser groups, EMA,
     SyncBN conversion and checkpoints are the student's own. What distillation adds is one child,
-    ``distiller``, that holds the objectives; :class:`mmfeatdistill.hooks.StudentCheckpointHook` keeps it
+    ``distiller``, that holds the objectives; :class:`mmfeatdistill.engine.hooks.StudentCheckpointHook` keeps it
     out of saved state dicts. The teachers are not part of the model at all (see
-    :class:`mmfeatdistill.teacher.Teacher`).
+    :class:`mmfeatdistill.teacher.teacher.Teacher`).
 
     The loss is the student's own plus, for each objective, its losses, logged as
     ``<objective>.loss_<i>``. Outside ``mode='loss'`` nothing is added and no teacher runs.
@@ -48,7 +43,7 @@ class FeatureDistiller(BaseModel):
 
     Args:
         student (dict | BaseModel): Any MM model config, untouched.
-        teacher (str | dict | list): See :func:`mmfeatdistill.teacher.build_teachers`.
+        teacher (str | dict | list): See :func:`mmfeatdistill.teacher.teacher.build_teachers`.
         objectives (dict[str, dict | None]): Named objectives; None removes one that was inherited.
         data_preprocessor (dict, optional): As the runner passes it on from the top of a config; used
             where the student has none of its own.
@@ -66,13 +61,13 @@ class FeatureDistiller(BaseModel):
                               "'student', 'teacher' and 'objectives'. What belongs to the student goes into "
                               'model.student.')
         super().__init__()
-        worn = _build_student(student, data_preprocessor)
+        worn = build_student(student, data_preprocessor)
         # Not registered as a child: its children become this module's own.
         self.__dict__['student'] = worn
         for table in _SHARED_TABLES:
             self.__dict__[table] = worn.__dict__[table]
         with torch.random.fork_rng(devices=[]):
-            built = _build_objectives(objectives, taken=worn._modules)
+            built = build_objectives(objectives, taken=worn._modules)
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
             self._prepare(built)
             self.add_module(ADDED, _Objectives(built))
@@ -284,55 +279,3 @@ def _dry_run(attach: Callable[[Sequence[str]], Reading], taps: Mapping[str, Sequ
                 with config_key(f'model.objectives.{name}.taps'):
                     attach(of_objective)
             raise
-
-
-def _build_student(student: Union[dict, BaseModel, None],
-                   data_preprocessor: Union[dict, nn.Module, None]) -> BaseModel:
-    if isinstance(student, Mapping):
-        if 'type' not in student:
-            raise ConfigError(f"model.student: expected a model config with a 'type', got the keys "
-                              f'{sorted(student)}.')
-        student = copy.deepcopy(dict(student))
-        if data_preprocessor is not None:
-            student.setdefault('data_preprocessor', copy.deepcopy(data_preprocessor))
-        with config_key('model.student'):
-            student = root.MODELS.build(student)
-    if not isinstance(student, BaseModel):
-        raise ConfigError(f'model.student: expected a config of an mmengine BaseModel, got {student!r:.200}.')
-    if ADDED in student._modules:
-        raise ConfigError(f'model.student: {type(student).__name__} has a child named {ADDED!r} already.')
-    if type(student).train_step is not BaseModel.train_step:
-        raise ConfigError(f'model.student: {type(student).__name__} has a training step of its own, which '
-                          'distillation would have to replace; only models with the usual step can be students.')
-    return student
-
-
-def _build_objectives(objectives: Any, taken: Collection[str]) -> dict[str, Objective]:
-    if not isinstance(objectives, Mapping):
-        raise ConfigError('model.objectives: expected a dict of named objectives, as in '
-                          f"dict(fpn=dict(type='FeatureMatch', ...)), got {objectives!r}.")
-    if 'type' in objectives:
-        raise ConfigError('model.objectives: each objective needs a name of its own, as in '
-                          f"dict(fpn=dict(type={objectives['type']!r}, ...)).")
-    wanted = {name: cfg for name, cfg in objectives.items() if cfg is not None and name != '_scope_'}
-    if not wanted:
-        raise ConfigError('model.objectives: is empty; give at least one, such as '
-                          "fpn=dict(type='FeatureMatch', taps=['neck'], loss=dict(type='SquaredError')).")
-    built = {}
-    for name, cfg in wanted.items():
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f'model.objectives: each objective needs a name, such as fpn=dict(...), got {name!r}.')
-        if '.' in name or hasattr(ModuleDict, name):
-            raise ConfigError(f'model.objectives.{name}: cannot be used as a name; take another, such as '
-                              f"'{name.replace('.', '_')}_match'.")
-        if name in taken:
-            # paramwise_cfg finds names by substring: custom_keys for the backbone would hit connectors too.
-            raise ConfigError(f"model.objectives.{name}: is the name of a part of the student, whose options in "
-                              f"paramwise_cfg would reach the objective; take another, such as '{name}_match'.")
-        built[name] = build(cfg, f'model.objectives.{name}')
-        if not isinstance(built[name], Objective):
-            raise ConfigError(f'model.objectives.{name}.type: {cfg["type"]!r} is no objective; losses and '
-                              "connectors go into one, as in dict(type='FeatureMatch', taps=[...], loss=...).")
-    return built
-
-

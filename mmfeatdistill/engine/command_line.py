@@ -11,8 +11,9 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device, is_cuda_available
 from torch import distributed
 
-from mmfeatdistill.errors import ConfigError, config_key
-from mmfeatdistill.zoo import load_config
+from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.errors import config_key
+from mmfeatdistill.zoo.configs import load_config
 
 
 def run_arguments(description: str) -> argparse.ArgumentParser:
@@ -86,7 +87,7 @@ def load_with_options(config: str, options: Optional[Mapping[str, Any]]) -> Conf
     """Loads a config and overrides some of its settings.
 
     Args:
-        config (str): By any name (see :func:`mmfeatdistill.zoo.load_config`).
+        config (str): By any name (see :func:`mmfeatdistill.zoo.configs.load_config`).
         options (dict, optional): What ``--cfg-options`` gave, by dotted keys.
 
     Returns:
@@ -143,7 +144,7 @@ def configure_training(args: argparse.Namespace) -> Config:
 
     Args:
         args (argparse.Namespace): Also with ``amp``, ``auto_scale_lr``, ``resume`` and ``check_teacher``, None or the
-            number of images for a :class:`mmfeatdistill.hooks.TeacherCheckHook`.
+            number of images for a :class:`mmfeatdistill.engine.hooks.TeacherCheckHook`.
 
     Returns:
         Config: Ready for a runner.
@@ -172,29 +173,4 @@ def configure_training(args: argparse.Namespace) -> Config:
             raise ValueError('--check-teacher: the config has no teacher, as it is no distillation.')
         check = dict(type='mmfeatdistill.TeacherCheckHook', images=args.check_teacher)
         cfg.custom_hooks = [check, *(cfg.get('custom_hooks') or [])]
-    return cfg
-
-
-def student_config(cfg: Config) -> Config:
-    """The config of the student alone, from a distillation config; any other config as it is.
-
-    Args:
-        cfg (Config): A config with a ``model``.
-
-    Returns:
-        Config: The same, with the student as its model; nothing of the distiller or teacher is built.
-
-    Raises:
-        ConfigError: The config has no model, or its distiller no student.
-    """
-    if not isinstance(cfg.get('model'), Mapping):
-        raise ConfigError(f"model: expected a model config with a 'type', got {cfg.get('model')!r:.100} in "
-                          f'{cfg.filename or "the config"}.')
-    kind = cfg.model.get('type')
-    if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'FeatureDistiller':
-        if not isinstance(cfg.model.get('student'), Mapping):
-            raise ConfigError(f'model.student: expected a model config, got {cfg.model.get("student")!r:.100} in '
-                              f'{cfg.filename or "the config"}.')
-        cfg = cfg.copy()
-        cfg.model = cfg.model.student
     return cfg

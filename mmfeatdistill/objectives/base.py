@@ -9,8 +9,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.reading import Reading
-from mmfeatdistill.taps import Tap
+from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.tap import Tap
 
 
 class TapPair(NamedTuple):

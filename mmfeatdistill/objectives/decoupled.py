@@ -9,8 +9,8 @@ from mmfeatdistill.errors import config_key
 from mmfeatdistill.losses import decoupled
 from mmfeatdistill.objectives.base import Objective
 from mmfeatdistill.objectives.labels import single_labels
-from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.reader import Reading
 
 
 @MODELS.register_module()

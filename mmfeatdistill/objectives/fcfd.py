@@ -6,15 +6,15 @@ from typing import NamedTuple, Union
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
-from mmfeatdistill.batch_statistics import batch_statistics, untracked_statistics
 from mmfeatdistill.connectors import Bridge
 from mmfeatdistill.errors import ConfigError, config_key
-from mmfeatdistill.features import same_size, shape_of
-from mmfeatdistill.later_part import StageChain
 from mmfeatdistill.losses import appearance, kl_divergence
 from mmfeatdistill.objectives.base import Objective, TapPair, no_gradient, only_teacher
-from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import same_size, shape_of
+from mmfeatdistill.taps.isolation import batch_statistics, untracked_statistics
+from mmfeatdistill.taps.partial_forward import StageChain
+from mmfeatdistill.taps.reader import Reading
 
 
 class MixedPath(NamedTuple):

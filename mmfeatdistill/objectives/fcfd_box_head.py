@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from mmfeatdistill.connectors import Bridge
 from mmfeatdistill.errors import config_key
-from mmfeatdistill.features import same_size, shape_of
 from mmfeatdistill.losses import appearance, kl_divergence
 from mmfeatdistill.objectives.base import Objective, only_teacher
 from mmfeatdistill.objectives.roi import run_box_head
-from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import same_size, shape_of
+from mmfeatdistill.taps.reader import Reading
 
 _ROIS = 'roi_head.bbox_roi_extractor:in[-1]'
 _LOGITS = 'roi_head.bbox_head.fc_cls'
@@ -35,7 +35,7 @@ class FCFDBoxHead(Objective):
     and ``loss_box``. Without a proposal the last two are zero.
 
     Source: FCFD (ICLR 2023, arXiv 2304.11832) and its authors' code for detection. For their "inherit" variant see
-    :class:`mmfeatdistill.hooks.InheritHook`. Of a cascade as teacher the first stage is run.
+    :class:`mmfeatdistill.engine.hooks.InheritHook`. Of a cascade as teacher the first stage is run.
 
     Args:
         taps (list): The levels, ``['neck']``.

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
-from mmfeatdistill.features import as_map, same_size, shape_of
 from mmfeatdistill.objectives.base import Objective
-from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS, build
+from mmfeatdistill.taps.feature_map import as_map, same_size, shape_of
+from mmfeatdistill.taps.reader import Reading
 
 
 @MODELS.register_module()
@@ -20,7 +20,8 @@ class FeatureMatch(Objective):
     .. math:: L_i = \ell\bigl(R(g_i(s_i)),\, t_i\bigr)
 
     with one connector :math:`g_i` per feature and teacher, the resize rule :math:`R` (the connected
-    student map takes the teacher's size, bilinearly; see :func:`mmfeatdistill.features.same_size`), and one loss
+    student map takes the teacher's size, bilinearly; see
+    :func:`mmfeatdistill.taps.feature_map.same_size`), and one loss
     :math:`\ell`. Logged as ``loss_0``, ``loss_1``, ...: in the order of the taps, and of the teachers.
 
     Args:

@@ -7,11 +7,11 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from mmfeatdistill.features import as_map
+from mmfeatdistill.connectors.paraphraser import Paraphraser
 from mmfeatdistill.objectives.feature_match import FeatureMatch
-from mmfeatdistill.objectives.paraphraser import Paraphraser
-from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.feature_map import as_map
+from mmfeatdistill.taps.reader import Reading
 
 
 @MODELS.register_module()
@@ -43,7 +43,7 @@ class FT(FeatureMatch):
         ValueError: ``taps`` is empty or does not follow the grammar, or ``rate`` is not positive.
 
     Examples:
-        >>> from mmfeatdistill.taps import TapReader
+        >>> from mmfeatdistill.taps.reader import TapReader
         >>> def reading(feature):
         ...     return Reading({'0': [feature]}, TapReader(nn.Sequential(nn.ReLU()), ['0'], 'net'), feature)
         >>> objective = FT(taps=['0'])

@@ -9,16 +9,16 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
-from mmfeatdistill.features import as_map, shape_of
 from mmfeatdistill.losses import lsh
 from mmfeatdistill.objectives.base import TapPair
 from mmfeatdistill.objectives.feature_match import FeatureMatch
 from mmfeatdistill.objectives.finite_guard import FiniteGuard
 from mmfeatdistill.objectives.hyperplanes import POSITIONS, Hyperplanes, Offsets
 from mmfeatdistill.objectives.labels import single_labels
-from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
-from mmfeatdistill.taps import Tap
+from mmfeatdistill.taps.feature_map import as_map, shape_of
+from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.tap import Tap
 
 Kind = Literal['bce', 'l1', 'l2']
 
@@ -70,7 +70,7 @@ class LSH(FeatureMatch):
         ValueError: An option has a value that it cannot have.
 
     Examples:
-        >>> from mmfeatdistill.taps import TapReader
+        >>> from mmfeatdistill.taps.reader import TapReader
         >>> def reading(feature):
         ...     return Reading({'0:in': [feature]}, TapReader(nn.Sequential(nn.Linear(2, 5)), ['0:in'], 'net'), feature)
         >>> objective = LSH(taps=['0:in'], kind='l2', bias='zero', loss_weight=1)

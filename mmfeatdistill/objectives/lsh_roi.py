@@ -10,8 +10,8 @@ from mmfeatdistill.errors import config_key
 from mmfeatdistill.objectives.base import TapPair
 from mmfeatdistill.objectives.lsh import LSH, Kind, weight_std
 from mmfeatdistill.objectives.roi import box_classifier, box_feature
-from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.reader import Reading
 
 _BOX_FEATURE = 'roi_head.bbox_head.fc_cls:in'
 _EXTRACTED = 'roi_head.bbox_roi_extractor:in'

@@ -8,13 +8,13 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
-from mmfeatdistill.features import as_map, shape_of
 from mmfeatdistill.losses import overhaul_margin, partial_l2
 from mmfeatdistill.objectives.feature_match import FeatureMatch
-from mmfeatdistill.probing import trace
-from mmfeatdistill.reading import Reading
 from mmfeatdistill.registry import MODELS
-from mmfeatdistill.tracing import feeding_norms
+from mmfeatdistill.taps.dry_run import trace
+from mmfeatdistill.taps.feature_map import as_map, shape_of
+from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.tracing import feeding_norms
 
 
 @MODELS.register_module()
@@ -52,7 +52,7 @@ class OFD(FeatureMatch):
         ValueError: ``taps`` is empty or does not follow the grammar, or ``margin_images`` is not positive.
 
     Examples:
-        >>> from mmfeatdistill.taps import TapReader
+        >>> from mmfeatdistill.taps.reader import TapReader
         >>> def reading(feature):
         ...     return Reading({'0': [feature]}, TapReader(nn.Sequential(nn.ReLU()), ['0'], 'teacher'), feature)
         >>> objective = OFD(taps=['0'], connector=dict(type='Identity'), loss_weight=1)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from mmfeatdistill.taps import TapReader
+from mmfeatdistill.taps.reader import TapReader
 
 
 class BoxHeadOutput(NamedTuple):

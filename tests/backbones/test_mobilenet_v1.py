@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmfeatdistill.backbones import MobileNetV1
-from tests.models import classification_batch, classifier, distiller, losses_of, teacher
+from tests.helpers.models import classification_batch, classifier, distiller, losses_of, teacher
 
 STAGES = [f'backbone.layer{stage}:pre' for stage in (1, 2, 3, 4)]
 

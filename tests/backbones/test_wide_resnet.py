@@ -8,8 +8,8 @@ from torch import nn
 
 from mmfeatdistill.backbones import WideResNet
 from mmfeatdistill.objectives import OFD
-from tests.models import build, classifier, losses_of, match, teacher
-from tests.models import classification_batch as batch
+from tests.helpers.models import build, classifier, losses_of, match, teacher
+from tests.helpers.models import classification_batch as batch
 
 PRE_ACTIVATIONS = ['backbone.layer2.0.bn1', 'backbone.layer3.0.bn1', 'backbone.bn1']
 SUMS = ['backbone.layer1', 'backbone.layer2', 'backbone.layer3']

@@ -2,7 +2,7 @@
 import torch
 
 from tests.bad_inputs.configs import changed, fitting, teacher
-from tests.models import build, classifier, segmenter
+from tests.helpers.models import build, classifier, segmenter
 
 
 def write(folder):

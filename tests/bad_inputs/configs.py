@@ -6,8 +6,8 @@ from mmengine import registry as root
 from mmengine.config import Config
 from torch.utils.data import IterableDataset
 
-from mmfeatdistill.hooks import CalibrationHook
-from tests.models import classifier, detector, match, transformer
+from mmfeatdistill.engine.hooks import CalibrationHook
+from tests.helpers.models import classifier, detector, match, transformer
 
 GOOD = dict(student=detector, teacher=lambda: dict(model=detector(16, 32), checkpoint=None),
             objectives=lambda: dict(fpn=match('neck')))

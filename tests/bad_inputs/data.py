@@ -7,7 +7,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData
 
 from mmfeatdistill.distillers import FeatureDistiller
-from tests.models import (
+from tests.helpers.models import (
     classification_batch,
     classifier,
     detection_batch,

@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from tests.conftest import load_script
-from tests.runs import CONFIGS, DISTILLED, STUDENTS
+from tests.helpers.runs import CONFIGS, DISTILLED, STUDENTS
 
 GOOD, PLAIN = str(CONFIGS / DISTILLED['classification']), str(CONFIGS / STUDENTS['classification'])
 UNTAUGHT = ['--cfg-options', 'model.teacher.checkpoint=None']

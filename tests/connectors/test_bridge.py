@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmfeatdistill.connectors import Bridge
-from mmfeatdistill.features import FeatureShape
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 GOLDEN = np.load(Path(__file__).parents[1] / 'data' / 'golden' / 'fcfd.npz')
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmfeatdistill.connectors import ChannelMLP, Conv1x1, ConvBN, Identity, MaskedGenerator, Translator
-from mmfeatdistill.features import FeatureShape
 from mmfeatdistill.losses import FactorTransfer, SquaredError, masked_generative
+from mmfeatdistill.taps.feature_map import FeatureShape
 
 STUDENT, TEACHER = FeatureShape(6, 5, 7), FeatureShape(10, 3, 4)
 POINTWISE = (ChannelMLP, Conv1x1, ConvBN)

@@ -5,7 +5,7 @@ from torch import nn
 
 from mmfeatdistill import losses
 from mmfeatdistill.errors import ConfigError
-from tests.models import classification_batch, classifier, distiller, losses_of, teacher
+from tests.helpers.models import classification_batch, classifier, distiller, losses_of, teacher
 
 LOSSES = sorted(name for name in losses.__all__
                 if isinstance(getattr(losses, name), type) and issubclass(getattr(losses, name), nn.Module))

@@ -6,8 +6,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from tests.models import classification_batch, classifier, count_calls, distiller, losses_of, match, teacher
-from tests.runs import CONFIGS, DISTILLED, small
+from tests.helpers.models import classification_batch, classifier, count_calls, distiller, losses_of, match, teacher
+from tests.helpers.runs import CONFIGS, DISTILLED, small
 
 STAGES = [f'backbone.layer{stage}:pre' for stage in (1, 2, 3, 4)]
 OBJECTIVES = dict(

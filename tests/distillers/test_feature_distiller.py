@@ -10,7 +10,7 @@ from torch import nn
 
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.errors import ConfigError
-from tests.models import (
+from tests.helpers.models import (
     build,
     classification_batch,
     classifier,

@@ -8,7 +8,7 @@ from tests.distributed.methods import OTHERS, WITH_EVERY_PART
 from tests.distributed.pair import Pair
 from tests.distributed.steps import build, of_a_rank
 from tests.distributed.trainings import resumed_once
-from tests.runs import DISTILLED
+from tests.helpers.runs import DISTILLED
 
 
 @pytest.fixture(scope='session')

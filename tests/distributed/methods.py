@@ -1,7 +1,7 @@
 """The digit configs of all methods, found on disk."""
 import re
 
-from tests.runs import CONFIGS
+from tests.helpers.runs import CONFIGS
 
 _BY_COST = ('_resnet18', '_faster-rcnn', '_pspnet', '_mask-rcnn')
 SEVERAL = '../tests/distributed/several_objectives.py'

@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from mmfeatdistill.distillers import FeatureDistiller
-from mmfeatdistill.engine.random_batch import random_batch
-from mmfeatdistill.random_state import random_state_kept
-from tests.runs import CONFIGS, teachers_of
+from mmfeatdistill.step_costs.random_batch import random_batch
+from mmfeatdistill.taps.isolation import random_state_kept
+from tests.helpers.runs import CONFIGS, teachers_of
 
 IMAGES, SIDE = 4, 64
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmfeatdistill.engine import configure, run_arguments
-from tests.runs import CONFIGS, DISTILLED
+from mmfeatdistill.engine.command_line import configure, run_arguments
+from tests.helpers.runs import CONFIGS, DISTILLED
 
 ROOT = CONFIGS.parent
 SECONDS = 30

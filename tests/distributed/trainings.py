@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from tests.runs import DISTILLED, small
+from tests.helpers.runs import DISTILLED, small
 
 OBJECTIVES = dict(
     median=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1')),

@@ -6,8 +6,8 @@ import torch
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import decoupled
-from mmfeatdistill.reading import Reading
-from tests.models import (
+from mmfeatdistill.taps.reader import Reading
+from tests.helpers.models import (
     classification_batch,
     classifier,
     count_calls,

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import appearance, kl_divergence
 from mmfeatdistill.objectives.fcfd import MixedPath
-from tests.models import (
+from tests.helpers.models import (
     BN,
     classification_batch,
     classifier,

@@ -6,7 +6,7 @@ import torch
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import kl_divergence
-from tests.models import (
+from tests.helpers.models import (
     classifier,
     count_calls,
     detection_batch,

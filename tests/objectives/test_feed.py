@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmfeatdistill.objectives import FeatureMatch
-from tests.models import (
+from tests.helpers.models import (
     classification_batch,
     classifier,
     count_calls,

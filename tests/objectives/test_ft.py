@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from mmfeatdistill.objectives import FT
-from mmfeatdistill.reading import Reading
-from mmfeatdistill.taps import TapReader
-from tests.models import classification_batch, classifier, distiller, losses_of, segmenter, teacher
+from mmfeatdistill.taps.reader import Reading, TapReader
+from tests.helpers.models import classification_batch, classifier, distiller, losses_of, segmenter, teacher
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'golden' / 'factor_transfer.npz'
 

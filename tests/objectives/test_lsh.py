@@ -10,16 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmfeatdistill.engine.hooks import calibration_hook
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.hooks import calibration_hook
 from mmfeatdistill.losses import lsh
 from mmfeatdistill.objectives import LSH, hyperplanes
 from mmfeatdistill.objectives.finite_guard import FiniteGuard
 from mmfeatdistill.objectives.labels import single_labels
 from mmfeatdistill.objectives.roi import box_classifier, box_feature, run_box_head
-from mmfeatdistill.reading import Reading
-from mmfeatdistill.taps import TapReader
-from tests.models import (
+from mmfeatdistill.taps.reader import Reading, TapReader
+from tests.helpers.models import (
     build,
     classification_batch,
     classifier,
@@ -32,7 +31,7 @@ from tests.models import (
     stock,
     teacher,
 )
-from tests.runs import small, train
+from tests.helpers.runs import small, train
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'golden' / 'lsh.npz'
 KEY = 'model.objectives.penultimate'

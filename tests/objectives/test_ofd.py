@@ -11,10 +11,9 @@ from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import overhaul_margin
 from mmfeatdistill.objectives import OFD
-from mmfeatdistill.reading import Reading
-from mmfeatdistill.taps import TapReader
-from mmfeatdistill.zoo import build_model
-from tests.models import (
+from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.zoo.configs import build_model
+from tests.helpers.models import (
     build,
     classification_batch,
     classifier,
@@ -28,7 +27,7 @@ from tests.models import (
     total,
     transformer,
 )
-from tests.runs import small, train
+from tests.helpers.runs import small, train
 
 KEY = 'model.objectives.ofd'
 STAGES = [f'backbone.layer{stage}:pre' for stage in (1, 2, 3, 4)]

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mmfeatdistill.files import write_whole
+from mmfeatdistill.atomic_files import write_whole
 
 
 def labels_of_images(instances: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 # ResNet-50 on ImageNet with the patch tokens of the teacher DINOv2 ViT-B/14, which has no head.
 _base_ = ['mmpretrain::resnet/resnet50_8xb32_in1k.py', '../distill.py']
-_package = __import__('mmfeatdistill.zoo')
+_package = __import__('mmfeatdistill.zoo.configs')
 model = dict(
     _delete_=True,
     type='mmfeatdistill.FeatureDistiller',

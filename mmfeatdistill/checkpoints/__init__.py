@@ -1,0 +1,1 @@
+"""Checkpoint files: read as data, loaded with a report, written atomically."""

@@ -1,0 +1,176 @@
+"""Looking at a distillation before it is trained: what is loaded, what is matched, what the teachers know."""
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import torch
+from mmengine import registry as root
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from mmfeatdistill.checks.teacher_check import TeacherCheck, check_teachers
+from mmfeatdistill.distill_config import teacher_options, with_teacher_options
+from mmfeatdistill.distillers import FeatureDistiller
+from mmfeatdistill.distillers.batch_errors import num_classes
+from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.objectives import Objective
+from mmfeatdistill.taps.dry_run import probe
+from mmfeatdistill.taps.feature_map import as_map, same_size
+from mmfeatdistill.taps.isolation import undisturbed
+from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.teacher.input_conversion import InputSpace
+from mmfeatdistill.zoo.configs import build_model, load_config
+
+
+class InputRow(NamedTuple):
+    """What a network's data preprocessor makes of raw pixels.
+
+    Attributes:
+        network (str): ``'student'`` or the teacher's config key.
+        mean (str): Per channel.
+        std (str): Per channel.
+        order (str): Of the channels, from images that are read as BGR.
+        converted (str): Whether the student's input is converted for it.
+        classes (int, optional): How many it tells apart.
+    """
+
+    network: str
+    mean: str
+    std: str
+    order: str
+    converted: str
+    classes: Optional[int]
+
+
+class TapRow(NamedTuple):
+    """A pair of features, as one small image gives them.
+
+    Attributes:
+        objective (str): Its name.
+        student (str): Tap and shape.
+        teacher (str): Tap and shape.
+        connected (str): The student's shape behind the connector; ``'-'`` where the objective has none of its own.
+        resized (str): The shape in which they are compared.
+    """
+
+    objective: str
+    student: str
+    teacher: str
+    connected: str
+    resized: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a look at a distillation config has shown.
+
+    Attributes:
+        inputs (list[InputRow]): Of the student and of each teacher.
+        taps (list[TapRow]): Of all objectives.
+        teachers (list[TeacherCheck]): See :func:`mmfeatdistill.checks.teacher_check.check_teachers`.
+    """
+
+    inputs: list[InputRow]
+    taps: list[TapRow]
+    teachers: list[TeacherCheck]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(check.passed for check in self.teachers)
+
+
+def preflight(cfg: Config, images: int = 200) -> Preflight:
+    """Builds a distiller, and looks at everything on which the training depends.
+
+    Args:
+        cfg (Config): A distillation config.
+        images (int): Validation images on which teachers are evaluated. Defaults to 200.
+
+    Returns:
+        Preflight: Also where a checkpoint does not fit.
+
+    Raises:
+        ConfigError: The distiller cannot be built, for another reason; says the numbers of classes if they differ.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    distiller = _build(cfg).to(get_device())
+    checks = check_teachers(distiller, cfg, images)
+    rows = [_input_row('student', distiller.student, '-')]
+    rows += [_input_row(check.key, teacher.model, 'no' if teacher.convert.is_identity else 'yes')
+             for check, teacher in zip(checks, distiller.teachers)]
+    return Preflight(rows, list(_tap_rows(distiller)), checks)
+
+
+def _build(cfg: Config) -> FeatureDistiller:
+    model = copy.deepcopy(cfg.model)
+    if 'teacher' in model:
+        # Teachers whose checkpoints do not fit are built too, and looked at.
+        model.teacher = with_teacher_options(model.teacher, strict=False)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    try:
+        distiller = root.MODELS.build(model)
+    except ConfigError as error:
+        counts = list(_class_counts(cfg)) if 'model.objectives' in str(error) else []
+        if len({count for _, count in counts}) < 2:
+            raise
+        listed = ', '.join(f'{network} {count}' for network, count in counts)
+        raise ConfigError(f'{error} The numbers of classes differ ({listed}): features can be matched all the same, '
+                          'logits cannot.') from error
+    if not isinstance(distiller, FeatureDistiller):
+        raise ConfigError(f"model: expected a distillation config, whose model is a 'mmfeatdistill.FeatureDistiller', "
+                          f'got a {type(distiller).__name__}.')
+    return distiller
+
+
+def _class_counts(cfg: Config) -> Iterator[tuple[str, Optional[int]]]:
+    """The classes of the student and of each teacher, without their weights."""
+    yield 'student', num_classes(build_model(Config(dict(cfg, model=cfg.model.student))))
+    for options in teacher_options(cfg.model.teacher).values():
+        own = load_config(options['config']) if 'config' in options else Config(dict(cfg, model=options['model']))
+        yield 'teacher', num_classes(build_model(own))
+
+
+def _input_row(network: str, model: nn.Module, converted: str) -> InputRow:
+    space = InputSpace.of(model.data_preprocessor)
+    mean, std = (', '.join(f'{value:g}' for value in values) for values in (space.mean, space.std))
+    return InputRow(network, mean, std, 'RGB' if space.reverses_channels else 'BGR', converted, num_classes(model))
+
+
+@torch.no_grad()
+def _tap_rows(distiller: FeatureDistiller) -> Iterator[TapRow]:
+    for name, objective in distiller.objectives.items():
+        student = _read(distiller.student, objective.student_taps, 'student')
+        teachers = [_read(distiller.teachers[i].model, objective.teacher_taps, 'teacher')
+                    for i in objective.teachers_read(len(distiller.teachers))]
+        with undisturbed(objective):
+            yield from _tap_rows_of(name, objective, student, teachers)
+
+
+def _read(model: nn.Module, taps: list[str], owner: str) -> Reading:
+    """A dry run with a reader of its own: those of the distiller stay as they are."""
+    return probe(model, TapReader(model, taps, owner))[0]
+
+
+def _tap_rows_of(name: str, objective: Objective, student: Reading, teachers: list[Reading]) -> Iterator[TapRow]:
+    connectors = iter(getattr(objective, 'connectors', ()))
+    for teacher in teachers:
+        # What is not read of the network, such as what its box head makes of proposals, has no shape before training.
+        for pair in (pair for pair in objective.taps if pair.teacher in teacher.features):
+            for own, target in zip(student[pair.student], teacher[pair.teacher]):
+                connector = next(connectors, None)
+                connected = resized = None
+                if connector is not None:
+                    connected = connector(as_map(own))
+                    resized, _ = same_size(connected, as_map(target), own.dim() == 3 or target.dim() == 3)
+                yield TapRow(name, f'{pair.student} {_shape(own)}', f'{pair.teacher} {_shape(target)}',
+                             _shape(connected), _shape(resized))
+
+
+def _shape(tensor: Optional[Tensor]) -> str:
+    """Without the batch."""
+    return '-' if tensor is None else 'x'.join(map(str, tensor.shape[1:]))

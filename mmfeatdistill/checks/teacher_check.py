@@ -1,0 +1,258 @@
+"""What is wrong with the teachers of a distiller, and what is as it should be."""
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Optional, Union
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
+from mmfeatdistill.checkpoints.load_fit import explain_load
+from mmfeatdistill.checks.evaluation import Predict, Scores, ValidationData, clearly_better
+from mmfeatdistill.distill_config import teacher_options
+from mmfeatdistill.distillers import FeatureDistiller
+from mmfeatdistill.distillers.batch_errors import num_classes
+from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.taps.isolation import random_state_kept
+from mmfeatdistill.taps.tap import Tap
+from mmfeatdistill.teacher.initialization import draw_weights
+from mmfeatdistill.teacher.input_conversion import InputSpace
+from mmfeatdistill.teacher.teacher import Teacher
+from mmfeatdistill.zoo.configs import build_model, load_config
+
+_GO_ON = ("To train all the same, leave --check-teacher out, or have dict(type='mmfeatdistill.TeacherCheckHook', "
+          'allow_chance=True) in custom_hooks.')
+
+
+class Finding(NamedTuple):
+    """One thing that was found.
+
+    Attributes:
+        level (str): ``'ok'``, ``'note'``, or what is wrong: ``'chance'`` of a teacher that knows nothing, ``'error'``.
+        text (str): For people.
+    """
+
+    level: Literal['ok', 'note', 'chance', 'error']
+    text: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether something is wrong."""
+        return self.level in ('chance', 'error')
+
+
+@dataclass(frozen=True)
+class TeacherCheck:
+    """What was found about one teacher.
+
+    Attributes:
+        key (str): Where it stands in the config.
+        findings (tuple[Finding, ...]): In the order in which people read them.
+        load_report (LoadReport, optional): How its checkpoint fitted.
+        scores (Scores, optional): Of ``'declared'``, ``'swapped'`` and ``'random'``, if it was evaluated: the teacher,
+            the teacher with red and blue exchanged in every image, the same network with random weights.
+        chance (float, optional): The score that knowing nothing gives.
+    """
+
+    key: str
+    findings: tuple[Finding, ...]
+    load_report: Optional[LoadReport] = None
+    scores: Optional[Scores] = None
+    chance: Optional[float] = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not any(finding.is_error for finding in self.findings)
+
+
+def check_teachers(distiller: FeatureDistiller, cfg: Config, images: int = 200) -> list[TeacherCheck]:
+    """Checks the weights, the classes and the input of each teacher, and what it knows.
+
+    A teacher is evaluated on validation images of the student's config, with the pipeline, the data preprocessor and
+    the batch size of its own. It knows nothing if it is not clearly better (see :func:`clearly_better`) than the same
+    network with random weights, or, where the metric is an accuracy, than guessing. Its channels are in the wrong order
+    if it is clearly better with red and blue exchanged.
+
+    Models, random states and data loaders of a training are as they were afterwards. In a distributed job all processes
+    have to call it, and find the same.
+
+    Args:
+        distiller (FeatureDistiller): With its teachers, on the device on which they are to run.
+        cfg (Config): The whole config that it was built from; the libraries' default scope has to be set.
+        images (int): How many validation images. Defaults to 200.
+
+    Returns:
+        list[TeacherCheck]: One for each teacher.
+
+    Raises:
+        ConfigError: The validation data of the config cannot be read.
+    """
+    with random_state_kept():
+        return [_Check(distiller, index, cfg).run(images) for index in range(len(distiller.teachers))]
+
+
+class _Check:
+    """The check of one teacher, finding by finding."""
+
+    def __init__(self, distiller: FeatureDistiller, index: int, cfg: Config) -> None:
+        self._key, self._entry = list(teacher_options(cfg.model.teacher).items())[index]
+        self._cfg = cfg
+        self._distiller = distiller
+        self._teacher: Teacher = distiller.teachers[index]
+        name = self._entry.get('config')
+        self._name = name or f'{self._key}.model'
+        self._own = load_config(name) if name else Config(dict(model=self._entry['model']))
+
+    def run(self, images: int) -> TeacherCheck:
+        """Looks at everything; evaluates only weights that fit."""
+        findings = [*self._weights(), *self._classes(), *self._input()]
+        scores = chance = None
+        # What half-loaded weights score says nothing.
+        if not any(finding.level == 'error' for finding in findings):
+            data = self._data(images)
+            if isinstance(data, str):
+                findings.append(Finding('note', f'It could not be evaluated: {data}.'))
+            else:
+                scores, chance = self._evaluate(data)
+                findings += self._judge(scores, chance)
+        if self._entry.get('checkpoint', 'auto') is None and not any(f.level == 'chance' for f in findings):
+            findings.append(Finding('chance', f'It has random weights. {self._remedy()}'))
+        return TeacherCheck(self._key, tuple(findings), self._teacher.load_report, scores, chance)
+
+    def _weights(self) -> Iterator[Finding]:
+        report = self._teacher.load_report
+        if report is None:
+            source = self._entry.get('checkpoint', 'auto')
+            yield Finding('note', f'{self._key}.checkpoint is {source!r}: no file was compared with the network.')
+        elif report.complete:
+            unused = f'; {len(report.unexpected)} in the file are not used' if report.unexpected else ''
+            yield Finding('ok', f'All {report.matched} tensors of the network were loaded{unused}.')
+        else:
+            accepted = not self._entry.get('strict', True)
+            text = ' '.join([f'{self._key}.checkpoint: does not fit the teacher. {report}.', *explain_load(report)])
+            yield Finding('note' if accepted else 'error', text + (' strict=False accepts that.' if accepted else ''))
+
+    def _classes(self) -> Iterator[Finding]:
+        own, taught = num_classes(self._distiller.student), num_classes(self._teacher.model)
+        if own is None or taught is None or own == taught:
+            return
+        objectives = [name for name, objective in self._distiller.objectives.items()
+                      if any(_is_logits(self._distiller.student, tap, own) for tap in objective.student_taps)
+                      and any(_is_logits(self._teacher.model, tap, taught) for tap in objective.teacher_taps)]
+        counts = f'The student has {own} classes and the teacher {taught}'
+        for name in objectives:
+            yield Finding('error', f'{counts}; model.objectives.{name} compares logits, which stand for other classes. '
+                          'Match features instead, such as the neck or the backbone.')
+        if not objectives:
+            yield Finding('note', f'{counts}. That is fine, as features are matched; logits could not be.')
+
+    def _input(self) -> Iterator[Finding]:
+        converted = 'is handed on as it is' if self._teacher.convert.is_identity else 'is converted for the teacher'
+        yield Finding('ok', f"The student's normalised input {converted}.")
+
+    def _data(self, images: int) -> Union[ValidationData, str]:
+        """The data that the teacher is evaluated on, or why it cannot be."""
+        if not self._cfg.get('val_dataloader') or not self._cfg.get('val_evaluator'):
+            return 'the config has no val_dataloader and val_evaluator'
+        library, wanted = (cfg.get('default_scope') for cfg in (self._own, self._cfg))
+        if None not in (library, wanted) and library != wanted:
+            return f'it is of {library}, and the evaluator of {wanted}'
+        own = self._own.get('val_dataloader') or {}
+        # Images of different sizes make a batch with the pipeline for which that is so.
+        taken = {name: own[name] for name in ('batch_size', 'collate_fn') if name in own}
+        dataloader = copy.deepcopy(dict(self._cfg.val_dataloader.to_dict(), **taken))
+        if 'pipeline' in _innermost(own.get('dataset', {})):
+            _innermost(dataloader['dataset'])['pipeline'] = copy.deepcopy(_innermost(own['dataset'])['pipeline'])
+        with config_key('val_dataloader'):
+            data = ValidationData(dataloader, self._cfg.val_evaluator, images)
+        taught = num_classes(self._teacher.model)
+        if taught is not None and data.classes is not None and taught != len(data.classes):
+            return f'it has {taught} classes and the validation data {len(data.classes)}'
+        return data
+
+    def _evaluate(self, data: ValidationData) -> tuple[Scores, float]:
+        torch.manual_seed(0)
+        blank = build_model(self._own, data_preprocessor=copy.deepcopy(self._distiller.data_preprocessor)).eval()
+        draw_weights(blank)
+        device = next(self._teacher.model.parameters()).device
+        # A data preprocessor follows to(), and not the way that the teacher takes with the student.
+        own, random = self._unchanged(blank).to(device), blank.to(device)
+        networks: dict[str, Predict] = dict(declared=own.test_step, random=random.test_step,
+                                            swapped=lambda batch: own.test_step(_swapped(batch)))
+        best = (self._cfg.get('default_hooks', {}).get('checkpoint') or {}).get('save_best')
+        scores = data.score(networks, best if isinstance(best, str) else None)
+        if len(scores.groups['declared']) < 2:
+            raise ConfigError(f'val_dataloader: of {scores.images} images too few have anything to find; check with '
+                              'more images.')
+        return scores, max(scores.mean('random'), self._guessing(scores.metric))
+
+    def _unchanged(self, blank: nn.Module) -> nn.Module:
+        """The teacher as its file has it: one whose modules were made cheaper may not run from end to end."""
+        if not self._teacher.is_accelerated or self._teacher.load_report is None:
+            return self._teacher.model
+        network = copy.deepcopy(blank)
+        load_checkpoint(network, self._teacher.load_report.source, self._teacher.weights_only)
+        return network
+
+    def _guessing(self, metric: str) -> float:
+        """What guessing gives, in per cent, where the metric is the accuracy of a classifier."""
+        taught, top = num_classes(self._teacher.model), metric.rpartition('top')[2]
+        return min(100 * int(top) / taught, 100) if 'top' in metric and top.isdigit() and taught else -math.inf
+
+    def _judge(self, scores: Scores, chance: float) -> Iterator[Finding]:
+        declared, swapped = scores.groups['declared'], scores.groups['swapped']
+        figures = (f'{scores.metric} is {scores.mean("declared"):.4g} on {scores.images} validation images; chance is '
+                   f'{chance:.4g}, and red and blue exchanged give {scores.mean("swapped"):.4g}')
+        option = 'to_rgb' if hasattr(self._teacher.model.data_preprocessor, 'to_rgb') else 'bgr_to_rgb'
+        value = InputSpace.of(self._teacher.model.data_preprocessor).reverses_channels
+        if clearly_better(swapped, declared):
+            has_own = 'data_preprocessor' in self._own or 'data_preprocessor' in self._own.model
+            where = self._name if has_own else "the student's config, as the teacher has none of its own"
+            yield Finding('error', f'{figures}. So the channels are in the wrong order: data_preprocessor.{option} is '
+                          f'{value} in {where}; it should be {not value}, with mean and std in that order, or the '
+                          'checkpoint is of another config.')
+        elif not self._knows(scores, chance):
+            yield Finding('chance', f'{figures}: it knows nothing of this data. {self._remedy()}')
+        else:
+            yield Finding('ok', f'{figures}.')
+
+    def _knows(self, scores: Scores, chance: float) -> bool:
+        declared = scores.groups['declared']
+        guessing = [max(self._guessing(scores.metric), 0.0)] * len(declared)
+        return clearly_better(declared, scores.groups['random']) and clearly_better(declared, guessing)
+
+    def _remedy(self) -> str:
+        if self._entry.get('checkpoint', 'auto') is None:
+            return f'{self._key}.checkpoint is None: give the trained weights of {self._name}. {_GO_ON}'
+        return ('Are these the weights of this very config, trained for these classes in this order, and is its test '
+                f'pipeline the one that it was trained for? {_GO_ON}')
+
+
+def _swapped(batch: dict) -> dict:
+    """A batch with the channels of its raw images reversed."""
+    images = batch['inputs']
+    if isinstance(images, torch.Tensor):
+        return dict(batch, inputs=images.flip(1) if images.shape[1] == 3 else images)
+    return dict(batch, inputs=[image.flip(0) if image.shape[0] == 3 else image for image in images])
+
+
+def _innermost(dataset: Mapping) -> Any:
+    """The config of the data set inside wrappers."""
+    while 'pipeline' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset
+
+
+def _is_logits(model: nn.Module, tap: str, classes: int) -> bool:
+    """Whether a tap reads scores of classes: of a classifier, or of a classifying layer of a detector."""
+    place = Tap.parse(tap).place
+    module = model.get_submodule(place.path)
+    width = getattr(module, 'out_features', getattr(module, 'out_channels', None))
+    if place.is_input or not isinstance(width, int) or 'head' not in place.path:
+        return False
+    # One more for the background; several anchors for each position.
+    return width in (classes, classes + 1) or ('cls' in place.path.rpartition('.')[2] and width % classes == 0)

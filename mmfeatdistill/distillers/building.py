@@ -1,0 +1,89 @@
+"""From a distillation config to the student and the objectives."""
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any, Union
+
+from mmengine import registry as root
+from mmengine.model import BaseModel, ModuleDict
+from torch import nn
+
+from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.objectives import Objective
+from mmfeatdistill.registry import build
+
+ADDED = 'distiller'
+"""The child module, and so the prefix of every name, that distillation adds to a student."""
+
+
+def build_student(student: Union[dict, BaseModel, None],
+                  data_preprocessor: Union[dict, nn.Module, None]) -> BaseModel:
+    """Builds a student, or takes a built one.
+
+    Args:
+        student (dict | BaseModel): Any MM model config, untouched.
+        data_preprocessor (dict, optional): Used where the student has none of its own.
+
+    Returns:
+        BaseModel: The student.
+
+    Raises:
+        ConfigError: It is no model of the MM libraries, or one that has a training step of its own.
+    """
+    if isinstance(student, Mapping):
+        if 'type' not in student:
+            raise ConfigError(f"model.student: expected a model config with a 'type', got the keys "
+                              f'{sorted(student)}.')
+        student = copy.deepcopy(dict(student))
+        if data_preprocessor is not None:
+            student.setdefault('data_preprocessor', copy.deepcopy(data_preprocessor))
+        with config_key('model.student'):
+            student = root.MODELS.build(student)
+    if not isinstance(student, BaseModel):
+        raise ConfigError(f'model.student: expected a config of an mmengine BaseModel, got {student!r:.200}.')
+    if ADDED in student._modules:
+        raise ConfigError(f'model.student: {type(student).__name__} has a child named {ADDED!r} already.')
+    if type(student).train_step is not BaseModel.train_step:
+        raise ConfigError(f'model.student: {type(student).__name__} has a training step of its own, which '
+                          'distillation would have to replace; only models with the usual step can be students.')
+    return student
+
+
+def build_objectives(objectives: Any, taken: Collection[str]) -> dict[str, Objective]:
+    """Builds the objectives of a config.
+
+    Args:
+        objectives (dict[str, dict | None]): Named objectives; None removes one that was inherited.
+        taken (Collection[str]): Names of the student's own children.
+
+    Returns:
+        dict[str, Objective]: At least one.
+
+    Raises:
+        ConfigError: Names the config key, what was given and what would do.
+    """
+    if not isinstance(objectives, Mapping):
+        raise ConfigError('model.objectives: expected a dict of named objectives, as in '
+                          f"dict(fpn=dict(type='FeatureMatch', ...)), got {objectives!r}.")
+    if 'type' in objectives:
+        raise ConfigError('model.objectives: each objective needs a name of its own, as in '
+                          f"dict(fpn=dict(type={objectives['type']!r}, ...)).")
+    wanted = {name: cfg for name, cfg in objectives.items() if cfg is not None and name != '_scope_'}
+    if not wanted:
+        raise ConfigError('model.objectives: is empty; give at least one, such as '
+                          "fpn=dict(type='FeatureMatch', taps=['neck'], loss=dict(type='SquaredError')).")
+    built = {}
+    for name, cfg in wanted.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f'model.objectives: each objective needs a name, such as fpn=dict(...), got {name!r}.')
+        if '.' in name or hasattr(ModuleDict, name):
+            raise ConfigError(f'model.objectives.{name}: cannot be used as a name; take another, such as '
+                              f"'{name.replace('.', '_')}_match'.")
+        if name in taken:
+            # paramwise_cfg finds names by substring: custom_keys for the backbone would hit connectors too.
+            raise ConfigError(f"model.objectives.{name}: is the name of a part of the student, whose options in "
+                              f"paramwise_cfg would reach the objective; take another, such as '{name}_match'.")
+        built[name] = build(cfg, f'model.objectives.{name}')
+        if not isinstance(built[name], Objective):
+            raise ConfigError(f'model.objectives.{name}.type: {cfg["type"]!r} is no objective; losses and '
+                              "connectors go into one, as in dict(type='FeatureMatch', taps=[...], loss=...).")
+    return built

@@ -1,0 +1,118 @@
+"""Showing training images to the objectives that must see some before the first iteration."""
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+
+from mmfeatdistill.engine.hooks._objectives import objectives_of
+from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.registry import HOOKS
+from mmfeatdistill.taps.isolation import random_state_kept
+
+
+@HOOKS.register_module()
+class CalibrationHook(Hook):
+    """Runs the teachers once over training images, for the objectives that ask for it.
+
+    An objective says how many images it wants (:attr:`mmfeatdistill.objectives.Objective.images_wanted`), looks at the
+    teachers' features of each batch, and concludes. Where none asks, nothing happens. What they found is saved with
+    their buffers, so a resumed training does not repeat the pass.
+
+    Each of the first images of a random order, the same in every run, is shown once, by one of the processes. They are
+    augmented, batched (in that order) and normalised as in training, without batch augmentations such as Mixup. The
+    training itself goes on as if there had been no pass: it draws the same batches and random numbers.
+    """
+
+    # Before ExactResumeHook, which ties the collate function of the training loader to that loader's workers.
+    priority = 'HIGHEST'
+
+    def before_train(self, runner: Any) -> None:
+        """Makes the pass; weights are loaded, placed and wrapped by now.
+
+        Args:
+            runner (Runner): The runner.
+
+        Raises:
+            ConfigError: Images are wanted and the training dataset has none, or cannot be indexed.
+        """
+        wanted = {name: objective.images_wanted for name, objective in objectives_of(runner.model).items()}
+        wanted = {name: count for name, count in wanted.items() if count}
+        if not wanted:
+            return
+        dataset = runner.train_dataloader.dataset
+        _check(dataset, wanted)
+        counts = {name: int(min(count, len(dataset))) for name, count in wanted.items()}
+        started = time.monotonic()
+        with random_state_kept(), runner.optim_wrapper.optim_context(runner.model):
+            _show(runner, counts)
+        for name in counts:
+            objectives_of(runner.model)[name].conclude()
+        shown = ', '.join(f'{count} to {name!r}' for name, count in counts.items())
+        print_log(f'Calibration: showed training images, {shown}, in {time.monotonic() - started:.0f} s.',
+                  logger='current')
+
+
+def _show(runner: Any, counts: Mapping[str, int]) -> None:
+    """Shows this process's share of the images to each objective, as many as it wants."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    training = runner.train_dataloader
+    rank, world = get_dist_info()
+    order = torch.randperm(len(training.dataset), generator=torch.Generator().manual_seed(0))
+    share = order[:max(counts.values())][rank::world].tolist()
+    ends = {name: len(range(rank, count, world)) for name, count in counts.items()}
+    bounds = _bounds(len(share), _batch_size(training), ends.values())
+    # Its own loader: neither the sampler nor the workers of the training loader move.
+    loader = DataLoader(training.dataset, batch_sampler=[share[start:end] for start, end in pairwise(bounds)],
+                        num_workers=training.num_workers, collate_fn=training.collate_fn,
+                        worker_init_fn=training.worker_init_fn, generator=torch.Generator().manual_seed(0),
+                        multiprocessing_context=training.multiprocessing_context)
+    with _no_batch_augments(model.data_preprocessor), tqdm(
+            desc='calibration', total=len(share), unit='image', disable=rank != 0) as bar:
+        # The loader comes first: asked for more at its end, it lets its workers go.
+        for batch, (start, end) in zip(loader, pairwise(bounds)):
+            data = model.data_preprocessor(batch, True)
+            model.observe(data['inputs'], data.get('data_samples'), [name for name in ends if ends[name] > start])
+            bar.update(end - start)
+
+
+def _bounds(length: int, batch_size: int, ends: Collection[int]) -> list[int]:
+    """Where batches begin and end; none reaches beyond what one of the objectives wants."""
+    return sorted({*range(0, length, batch_size), *ends, length})
+
+
+def _batch_size(loader: DataLoader) -> int:
+    """Of a batch sampler, such as detectors have, where the loader itself has none."""
+    return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
+
+
+def _check(dataset: Any, wanted: Mapping[str, float]) -> None:
+    key = f'custom_hooks.CalibrationHook: the objective {next(iter(wanted))!r} must see training images before the ' \
+          'first iteration, but the training dataset'
+    if isinstance(dataset, IterableDataset):
+        raise ConfigError(f'{key} is a stream ({type(dataset).__name__}); a dataset with a length and an index is '
+                          'needed, or an objective that needs no images.')
+    if not len(dataset):
+        raise ConfigError(f'{key} is empty; look at train_dataloader.dataset.')
+
+
+@contextmanager
+def _no_batch_augments(preprocessor: nn.Module) -> Iterator[None]:
+    """The batch augmentations of a data preprocessor switched off, under the name they have in all libraries."""
+    augments = getattr(preprocessor, 'batch_augments', None)
+    try:
+        if augments is not None:
+            preprocessor.batch_augments = None
+        yield
+    finally:
+        if augments is not None:
+            preprocessor.batch_augments = augments

@@ -1,0 +1,1 @@
+"""Many trainings: grids, generations, reports and figures."""

@@ -1,0 +1,1 @@
+"""Model-zoo style releases and their metafiles."""

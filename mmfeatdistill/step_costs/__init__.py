@@ -1,0 +1,1 @@
+"""What a distilled training step costs."""

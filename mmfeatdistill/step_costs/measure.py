@@ -1,0 +1,272 @@
+"""What a distilled training step costs, compared with the sum of its parts."""
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from statistics import median
+from typing import Any, NamedTuple, Optional
+
+import torch
+from mmengine import registry as root
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from mmfeatdistill.distill_config import buildable
+from mmfeatdistill.distillers.building import ADDED
+from mmfeatdistill.step_costs.median import Median, median_of
+from mmfeatdistill.step_costs.memory import peak_of, size_of
+from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.tracing import tensors_in
+from mmfeatdistill.teacher.teacher import Teacher
+
+PARTS = ('student', 'teacher', 'objectives', 'distilled')
+_MIB = 2**20
+_LEAST_ROUNDS = 10
+
+
+class StepCosts(NamedTuple):
+    """Costs of a distilled step and of its parts.
+
+    Attributes:
+        seconds (dict[str, float]): Median time by part, on a CPU that of the processor: the student's step alone
+            (forward, backward, optimiser), the teachers to their last taps, connectors and losses with their backward
+            and optimiser on tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers
+            without the options of their ``acceleration``, where they have any.
+        ratio (float): Distilled step over the sum of the three parts, the median of the rounds.
+        ratio_between (tuple[float, float]): Between these it is with a probability of 95 %; see
+            :func:`mmfeatdistill.step_costs.median.median_of`.
+        plain_ratio (float): Distilled step over student and plain teachers, without connectors and losses; likewise.
+        plain_ratio_between (tuple[float, float]): Likewise.
+        rounds (int): Rounds that count.
+        peak_mib (dict[str, float]): Peak memory that each part adds to what is held before it.
+        memory_mib (dict[str, float]): All memory at the peak of a step of the ``student`` alone and of a ``distilled``
+            one, with all weights and the state of the optimiser, and the ``floor`` of the latter: what is held anyway,
+            and the greater of what the teachers take by themselves, and of the student alone with the tapped features
+            and what connectors and losses take. In ``bare`` the last is left out: student, teachers' weights and taps.
+        memory_ratio (float): The peak of the distilled step over its floor.
+        difference (float): By how much ``acceleration`` changes the teachers' features, relative to the largest.
+        operators (dict[str, float]): The operators that take most of a distilled step, with their parts of its time.
+    """
+
+    seconds: dict[str, float]
+    ratio: float
+    ratio_between: tuple[float, float]
+    plain_ratio: float
+    plain_ratio_between: tuple[float, float]
+    rounds: int
+    peak_mib: dict[str, float]
+    memory_mib: dict[str, float]
+    memory_ratio: float
+    difference: float
+    operators: dict[str, float]
+
+
+def measure_step(cfg: Config, rounds: int = 200, within: float = 0.01, warmup: int = 3, device: str = 'cpu',
+                 batch: Optional[dict] = None) -> StepCosts:
+    """Measures a distillation config on one batch.
+
+    All parts are timed in turn in every round, in one process, with identical weights: the student alone
+    is a copy of the distilled one, and the learning rate is zero, as other weights would make other
+    proposals. They draw the same random numbers. Ratios are taken within each round, as whatever else a machine does
+    may slow it down for longer than that.
+
+    Args:
+        cfg (Config): A distillation config.
+        rounds (int): Rounds that count, at most. Defaults to 200.
+        within (float): Fewer, but ten, once the ratio is known this well to either side. Defaults to 0.01.
+        warmup (int): Rounds before them. Defaults to 3.
+        device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+        batch (dict, optional): As a data loader gives it. Defaults to None: the first of the config's training data.
+
+    Returns:
+        StepCosts: Medians of the rounds.
+    """
+    step = _Step(cfg, device, batch)
+    runs = {part: getattr(step, part) for part in (*PARTS, *(['plain_teacher'] if step.plain_teachers else []))}
+    rows: list[dict[str, float]] = []
+    for number in range(warmup + rounds):
+        row = _round(runs, number, device)
+        if number >= warmup:
+            rows.append(row)
+        if len(rows) >= _LEAST_ROUNDS and _over(rows, PARTS[:3]).error <= within:
+            break
+    ratio = _over(rows, PARTS[:3])
+    plain_ratio = _over(rows, ('student', 'plain_teacher' if step.plain_teachers else 'teacher'))
+    peaks = {part: peak_of(run, device) for part, run in runs.items()}
+    memory = step.memory(peaks)
+    return StepCosts(
+        seconds={part: median(row[part] for row in rows) for part in runs},
+        ratio=ratio.value, ratio_between=(ratio.low, ratio.high),
+        plain_ratio=plain_ratio.value, plain_ratio_between=(plain_ratio.low, plain_ratio.high), rounds=len(rows),
+        peak_mib={part: value / _MIB for part, value in peaks.items()},
+        memory_mib={name: value / _MIB for name, value in memory.items()},
+        memory_ratio=memory['distilled'] / memory['floor'],
+        difference=step.difference,
+        operators=_operators(step.distilled, device))
+
+
+def _round(runs: Mapping[str, Callable[[], None]], number: int, device: str) -> dict[str, float]:
+    """The seconds of each part, every second time in reverse order, as drifts of the machine's speed then cancel."""
+    seconds = {}
+    for part in list(runs) if number % 2 == 0 else reversed(list(runs)):
+        torch.manual_seed(number)
+        started = _now(device)
+        runs[part]()
+        seconds[part] = _now(device) - started
+    return seconds
+
+
+def _over(rows: Sequence[Mapping[str, float]], parts: Sequence[str]) -> Median:
+    """The distilled step over the sum of parts, as the rounds show it."""
+    return median_of(row['distilled'] / sum(row[part] for part in parts) for row in rows)
+
+
+class _Step:
+    """A distilled step and its parts, ready to run."""
+
+    def __init__(self, cfg: Config, device: str, batch: Optional[dict]) -> None:
+        cfg = copy.deepcopy(cfg)
+        cfg.model = buildable(cfg)
+        cfg.optim_wrapper.optimizer.lr = 0.0
+        # What a runner keeps there: some data preprocessors change the size of images every few iterations.
+        MessageHub.get_current_instance().update_info('iter', 0)
+        self._distiller = _ready(cfg.model, device)
+        self._student = _ready(cfg.model.student, device)
+        self._student.load_state_dict({name: value for name, value in self._distiller.state_dict().items()
+                                       if not name.startswith(f'{ADDED}.')})
+        self._distilled_optim = build_optim_wrapper(self._distiller, cfg.optim_wrapper)
+        self._student_optim = build_optim_wrapper(self._student, cfg.optim_wrapper)
+        has_own = any(parameter.requires_grad for parameter in self._added.parameters())
+        self._objectives_optim = build_optim_wrapper(self._added, cfg.optim_wrapper) if has_own else None
+        self._data = batch or next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+        self.plain_teachers = self._build_plain_teachers(cfg, device)
+        self._capture()
+
+    @property
+    def difference(self) -> float:
+        """By how much ``acceleration`` changes the teachers' features."""
+        return max(teacher.acceleration_difference for teacher in self._distiller.teachers)
+
+    def student(self) -> None:
+        """One training step of the student alone."""
+        self._student.train_step(copy.deepcopy(self._data), self._student_optim)
+
+    def teacher(self) -> None:
+        """Every teacher up to its last tap."""
+        self._run(self._distiller.teachers)
+
+    def plain_teacher(self) -> None:
+        """The same without what makes them cheaper."""
+        self._run(self.plain_teachers)
+
+    def objectives(self) -> None:
+        """Connectors and losses, forward and backward, with the step of their own parameters."""
+        losses: list[Any] = []
+        with self._precision():
+            for objective in self._distiller.objectives.values():
+                teachers = [self._targets[i] for i in objective.teachers_read(len(self._targets))]
+                losses += objective(self._read, teachers).values()
+        total = torch.stack(losses).sum()
+        if self._objectives_optim is not None:
+            self._objectives_optim.update_params(total)
+        else:
+            total.backward()
+        for tensor in tensors_in(self._read.features):
+            tensor.grad = None
+
+    def distilled(self) -> None:
+        """One distilled training step."""
+        self._distiller.train_step(copy.deepcopy(self._data), self._distilled_optim)
+
+    def memory(self, peaks: Mapping[str, int]) -> dict[str, int]:
+        """Bytes at the peak of a distilled step, and the least that they could be.
+
+        Args:
+            peaks (Mapping[str, int]): What each part adds at its peak to what is held before it.
+
+        Returns:
+            dict[str, int]: See :class:`StepCosts`.
+        """
+        teachers = [tensor for teacher in self._distiller.teachers for tensor in teacher.model.state_dict().values()]
+        held = size_of([*self._distiller.state_dict().values(), *_state(self._distilled_optim), *teachers])
+        taps = size_of(tensor for target in self._targets for tensor in tensors_in(target.features))
+        reading = size_of([self._inputs]) + peaks['teacher']
+        alone = size_of([*self._student.state_dict().values(), *_state(self._student_optim)])
+        return dict(student=alone + peaks['student'], distilled=held + peaks['distilled'],
+                    floor=held + max(reading, peaks['student'] + taps + peaks['objectives']),
+                    bare=held + max(reading, peaks['student'] + taps))
+
+    @property
+    def _added(self) -> nn.Module:
+        return self._distiller.distiller
+
+    def _run(self, teachers: list[Teacher]) -> None:
+        with self._precision():
+            for teacher in teachers:
+                teacher(self._inputs, self._samples)
+
+    def _build_plain_teachers(self, cfg: Config, device: str) -> list[Teacher]:
+        """The teachers without options, if there are options."""
+        plain = copy.deepcopy(cfg.model)
+        options = [teacher.pop('acceleration', None) for teacher in plain.teacher]
+        return _ready(plain, device).teachers if any(options) else []
+
+    def _capture(self) -> None:
+        """Keeps a batch as the teachers see it, and features as the objectives see them."""
+        data = self._distiller.data_preprocessor(copy.deepcopy(self._data), True)
+        self._inputs, self._samples = data['inputs'], data['data_samples']
+        self._calibrate()
+        with torch.no_grad(), self._precision():
+            features, _ = self._distiller.reader.read(
+                lambda: self._distiller.student(self._inputs, self._samples, mode='loss'))
+            self._targets = [teacher(self._inputs, self._samples) for teacher in self._distiller.teachers]
+        self._read = Reading({tap: [tensor.detach().requires_grad_() for tensor in tensors]
+                              for tap, tensors in features.items()},
+                             self._distiller.reader, self._inputs, self._samples)
+
+    def _calibrate(self) -> None:
+        """Lets objectives see the batch that must see training images before the first iteration."""
+        wanting = [name for name, objective in self._distiller.objectives.items() if objective.images_wanted]
+        self._distiller.observe(self._inputs, self._samples, wanting)
+        for name in wanting:
+            self._distiller.objectives[name].conclude()
+
+    def _precision(self) -> AbstractContextManager:
+        """Mixed, where the config trains so."""
+        return self._distilled_optim.optim_context(self._distiller)
+
+
+def _ready(cfg: Config, device: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = root.MODELS.build(cfg)
+    model.init_weights()
+    if device == 'cpu':
+        model = revert_sync_batchnorm(model)
+    return model.to(device).train()
+
+
+def _state(optim_wrapper: OptimWrapper) -> list[torch.Tensor]:
+    return list(tensors_in([dict(state) for state in optim_wrapper.optimizer.state.values()]))
+
+
+def _now(device: str) -> float:
+    if device == 'cpu':
+        # Not the clock: others may use the processor too.
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _operators(run: Callable[[], None], device: str, count: int = 8) -> dict[str, float]:
+    activity = torch.profiler.ProfilerActivity.CPU if device == 'cpu' else torch.profiler.ProfilerActivity.CUDA
+    with torch.profiler.profile(activities=[activity]) as profile:
+        run()
+    own = {event.key: event.self_cpu_time_total if device == 'cpu' else
+           getattr(event, 'self_device_time_total', getattr(event, 'self_cuda_time_total', 0))
+           for event in profile.key_averages()}
+    total = sum(own.values()) or 1
+    return {name: own[name] / total for name in sorted(own, key=own.__getitem__, reverse=True)[:count]}

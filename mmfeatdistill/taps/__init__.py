@@ -1,0 +1,1 @@
+"""Taps: reading features out of any network, by name, while it runs."""

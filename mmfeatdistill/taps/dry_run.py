@@ -1,0 +1,171 @@
+"""The dry run: which features a model gives, found before anything is trained."""
+from collections.abc import Callable
+from typing import Any, Literal, Optional
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from mmfeatdistill.taps.isolation import undisturbed
+from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.taps.tap import TapsNotReached
+from mmfeatdistill.taps.tracing import Call
+from mmfeatdistill.taps.tracing import trace as trace_run
+
+Entry = Literal['extract_feat', 'tensor']
+"""How a model is run: its feature extraction, or its whole forward without losses."""
+
+_EXTRACTORS = ('backbone', 'neck')
+"""The children that feature extraction runs in all libraries."""
+
+_SIZES = (64, 224, 512)
+"""Sides of the square dry-run image; the larger are for models that fail on smaller images."""
+
+
+class _Arrived(BaseException):
+    """Ends a forward pass at the first convolution; no ``except Exception`` on the way may swallow it."""
+
+
+def image_channels(model: nn.Module) -> Optional[int]:
+    """How many channels the images have that a network takes.
+
+    That is what its first convolution takes, unless the stem stacks neighbouring pixels, as YOLOX's does, in which case
+    an image of three channels arrives there with more.
+
+    Args:
+        model (nn.Module): An MM model; it is left as it was.
+
+    Returns:
+        int: None where it has no convolution.
+
+    Examples:
+        >>> image_channels(nn.Conv2d(1, 8, 3)), image_channels(nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3)))
+        (1, 3)
+    """
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        return None
+    if first.in_channels == 3:
+        return 3
+    arrived: list[int] = []
+
+    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        arrived.append(inputs[0].shape[-3])
+        raise _Arrived
+
+    handle = first.register_forward_pre_hook(stop)
+    try:
+        with undisturbed(model):
+            (model.extract_feat if hasattr(model, 'extract_feat') else model)(_dummy_images(model, 3, _SIZES[0]))
+    except (_Arrived, Exception):  # noqa: BLE001, whatever fails before that convolution is none of what is asked
+        pass
+    finally:
+        handle.remove()
+    return 3 * first.in_channels // arrived[0] if arrived else first.in_channels
+
+
+def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -> Any:
+    """Runs a model through one of its entries.
+
+    Args:
+        model (nn.Module): An MM model.
+        entry (str): ``'extract_feat'``, or ``'tensor'`` for ``forward(mode='tensor')``.
+        inputs (Tensor): A batch as the data preprocessor gives it, shape (N, C, H, W).
+        data_samples (list, optional): Its data samples.
+
+    Returns:
+        Any: What the model returns.
+    """
+    if entry == 'extract_feat':
+        return model.extract_feat(inputs)
+    return model(inputs, data_samples, mode='tensor')
+
+
+def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
+    """Runs a model once on a small image to find the shapes of its tapped features.
+
+    The model is left as it was: it runs in eval mode without gradient, statistics and random states
+    do not change.
+
+    Args:
+        model (nn.Module): An MM model.
+        reader (TapReader): Taps of this model; learns what it needs to know for later passes.
+
+    Returns:
+        tuple[Reading, Entry]: The features of one image, and an entry that reaches all taps: feature extraction where
+        that is enough for the taps of backbones and necks.
+
+    Raises:
+        ValueError: No entry reaches all the taps, or a tap selects nothing.
+    """
+    entries: list[Entry] = ['extract_feat', 'tensor']
+    if any(tap.place.path.partition('.')[0] not in _EXTRACTORS for tap in reader.taps):
+        entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
+    for size in _SIZES:
+        inputs, data_samples = _dummy_batch(model, size)
+        failures = []
+        for entry in entries:
+            if entry == 'extract_feat' and not hasattr(model, entry):
+                continue
+            try:
+                with undisturbed(model):
+                    features = reader.probe(_runner(model, entry, inputs, data_samples))
+                return Reading(features, reader, inputs, data_samples), entry
+            except TapsNotReached as error:
+                failures.append(error)
+        if all(failure.__cause__ is None for failure in failures):
+            break  # a larger image would be of no help
+    raise ValueError(f"{failures[-1]} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
+                     'can be tapped; tools/list_taps.py lists them.') from failures[-1]
+
+
+def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:
+    """Finds every module that can be tapped.
+
+    Args:
+        model (nn.Module): An MM model; it is left as it was.
+        size (int): Side of the square dry-run image.
+
+    Returns:
+        tuple[dict[str, tuple[list[Tensor], int]], Exception]: By module name, in the order in which they first end: the
+        tensors that the last call gave, and the number of calls. And what the model failed with, if it did.
+    """
+    inputs, data_samples = _dummy_batch(model, size)
+    names = [name for name, _ in model.named_modules() if name]
+    reader = TapReader(model, names, owner='model')
+    with undisturbed(model):
+        return reader.survey(_runner(model, 'tensor', inputs, data_samples))
+
+
+def trace(model: nn.Module, size: int = _SIZES[0]) -> list[Call]:
+    """Traces a model on a small image (see :func:`mmfeatdistill.taps.tracing.trace`).
+
+    Args:
+        model (nn.Module): An MM model; it is left as it was.
+        size (int): Side of the square dry-run image. Defaults to 64.
+
+    Returns:
+        list[Call]: Its calls, of the whole forward without losses.
+    """
+    inputs, data_samples = _dummy_batch(model, size)
+    with undisturbed(model):
+        return trace_run(model, _runner(model, 'tensor', inputs, data_samples))
+
+
+def _runner(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -> Callable[[], Any]:
+    return lambda: run_entry(model, entry, inputs, data_samples)
+
+
+def _dummy_batch(model: nn.Module, size: int) -> tuple[Tensor, list[BaseDataElement]]:
+    """A batch of one image, and what detectors ask of it."""
+    shape = (size, size)
+    sample = BaseDataElement(metainfo=dict(
+        img_id=0, img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
+        scale_factor=(1.0, 1.0)))
+    return _dummy_images(model, image_channels(model) or 3, size), [sample]
+
+
+def _dummy_images(model: nn.Module, channels: int, size: int) -> Tensor:
+    parameter = next(model.parameters(), torch.empty(0))
+    values = torch.linspace(-1, 1, channels * size * size, dtype=parameter.dtype, device=parameter.device)
+    return values.view(1, channels, size, size)

@@ -1,0 +1,110 @@
+"""Passes that leave no trace: modes, statistics of BatchNorm and random states as they were."""
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradient, and random and training states as they were afterwards.
+
+    Args:
+        model (nn.Module): Any network.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model.eval()  # not by the flags alone: LeViT, for one, prepares its attention there
+            yield
+    finally:
+        # One by one: backbones override train() and would not return to where they were.
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leaves the random states of Python, NumPy and torch as they were, whatever is drawn inside.
+
+    Examples:
+        >>> before = torch.get_rng_state()
+        >>> with random_state_kept():
+        ...     _ = torch.rand(3), random.random(), np.random.rand()
+        >>> torch.equal(torch.get_rng_state(), before)
+        True
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    devices: Sequence[int] = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    r"""Lets every BatchNorm of a network normalise as in training, and leaves its running statistics alone.
+
+    .. math:: y = \gamma \, \frac{x - \mathrm{mean}_{n,i}(x)}{\sqrt{\mathrm{var}_{n,i}(x) + \epsilon}} + \beta
+
+    All else keeps its mode: Dropout and DropPath of a teacher stay off.
+
+    Args:
+        model (nn.Module): The network.
+
+    Examples:
+        >>> norm = nn.BatchNorm1d(1).eval()
+        >>> with batch_statistics(norm), torch.no_grad():
+        ...     norm(torch.tensor([[1.0], [3.0]])).flatten()
+        tensor([-1.0000,  1.0000])
+        >>> norm.running_mean, norm.training
+        (tensor([0.]), False)
+    """
+    norms = _norms(model)
+    modes = [norm.training for norm in norms]
+    try:
+        for norm in norms:
+            norm.training = True
+        with untracked_statistics(model):
+            yield
+    finally:
+        for norm, mode in zip(norms, modes):
+            norm.training = mode
+
+
+@contextmanager
+def untracked_statistics(model: nn.Module) -> Iterator[None]:
+    """Stops every BatchNorm of a network from updating its running statistics; each keeps its mode.
+
+    Args:
+        model (nn.Module): The network.
+
+    Examples:
+        >>> norm = nn.BatchNorm1d(1)
+        >>> with untracked_statistics(norm), torch.no_grad():
+        ...     norm(torch.tensor([[1.0], [3.0]])).flatten()
+        tensor([-1.0000,  1.0000])
+        >>> norm.running_mean
+        tensor([0.])
+    """
+    norms = _norms(model)
+    tracking = [norm.track_running_stats for norm in norms]
+    try:
+        for norm in norms:
+            # In training mode, BatchNorm and SyncBatchNorm then hand no running statistics to their kernels.
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm, tracks in zip(norms, tracking):
+            norm.track_running_stats = tracks
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]

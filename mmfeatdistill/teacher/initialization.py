@@ -1,0 +1,81 @@
+"""The weights that a teacher is built with: none where a checkpoint follows, set ones where none does."""
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
+
+_DRAWS = (Tensor.uniform_, Tensor.normal_, init.uniform_, init.normal_, init.kaiming_uniform_)
+
+_DRAWING = ('reset_parameters', '_reset_parameters')
+"""By which torch's layers draw their weights when they are made."""
+
+
+@torch.no_grad()
+def draw_weights(model: nn.Module) -> None:
+    """Initialises the parameters of a new network that hold whatever was in memory.
+
+    Those are parameters beside torch's layers, such as the level embeddings of deformable transformers and the scales
+    of SSD. They become what ``init_weights()`` makes of them where it loads nothing. What torch's layers have drawn
+    stays: ``init_weights()`` silences whole branches, such as the last norm of each residual block, and features of
+    networks that are trained have them.
+
+    Args:
+        model (nn.Module): Of any MM library.
+
+    Examples:
+        >>> from mmengine.model import BaseModule
+        >>> model = BaseModule(init_cfg=dict(type='Constant', layer='BaseModule', val=2.0))
+        >>> model.weight = nn.Parameter(torch.empty(3))
+        >>> draw_weights(model)
+        >>> model.weight.tolist()
+        [2.0, 2.0, 2.0]
+    """
+    unset = [name for name, module in model.named_modules()
+             if module._parameters and not any(hasattr(module, method) for method in _DRAWING)]
+    if not unset or not hasattr(model, 'init_weights'):
+        return
+    initialised: Any = copy.deepcopy(model)
+    _without_loading(initialised)
+    initialised.init_weights()
+    for name in unset:
+        values = dict(initialised.get_submodule(name).named_parameters(recurse=False))
+        for key, parameter in model.get_submodule(name).named_parameters(recurse=False):
+            parameter.copy_(values[key])
+
+
+def _without_loading(model: nn.Module) -> None:
+    for module in model.modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or [])
+        kept = [entry for entry in entries if entry.get('type') != 'Pretrained']
+        if len(kept) < len(entries):
+            module.init_cfg = kept or None  # type: ignore[assignment]
+
+
+class Undrawn(TorchFunctionMode):
+    """A context in which the parameters of new modules keep whatever values their memory has.
+
+    Drawing random weights takes most of the time that a network is built in; where all parameters are loaded from a
+    checkpoint afterwards, it is for nothing. Constant initialisations and buffers are as always.
+
+    Examples:
+        >>> state = torch.get_rng_state()
+        >>> with Undrawn():
+        ...     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        >>> torch.equal(torch.get_rng_state(), state), model[1].weight.sum().item()
+        (True, 4.0)
+    """
+
+    def __torch_function__(self, func: Callable, types: Iterable[type], args: tuple = (),
+                           kwargs: Optional[dict[str, Any]] = None) -> Any:
+        """Leaves out what would draw the values of a parameter."""
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            tensor = args[0] if args else kwargs['tensor']
+            if isinstance(tensor, nn.Parameter):
+                return tensor
+        return func(*args, **kwargs)

@@ -1,0 +1,303 @@
+"""The teacher: a frozen, verified network that runs only as far as it is read."""
+import copy
+import inspect
+import logging
+import os.path as osp
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Optional, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
+from mmfeatdistill.checkpoints.safe_load import reading_safely
+from mmfeatdistill.distill_config import teacher_options
+from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.registry import check_options, check_values
+from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
+from mmfeatdistill.taps.isolation import batch_statistics, undisturbed
+from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.taps.tracing import tensors_in
+from mmfeatdistill.teacher.acceleration import Acceleration
+from mmfeatdistill.teacher.initialization import Undrawn, draw_weights
+from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace
+from mmfeatdistill.zoo.configs import build_model, load_config, zoo_weights
+
+
+class Teacher:
+    """A frozen network whose features the student mimics.
+
+    It is deliberately no ``nn.Module``: as an attribute of the distiller it is in no ``parameters()``,
+    ``state_dict()``, optimiser, EMA copy or DDP bucket. It is in eval mode for good, whoever calls
+    ``train()`` on it or on any of its modules.
+
+    Args:
+        config (str, optional): A config file, a stock config (``'mmdet::...'``) or the name of a zoo
+            model. The network is built in that config's own default scope.
+        model (dict, optional): A model config, in place of ``config``; where it has no
+            ``data_preprocessor`` it takes the student's.
+        checkpoint (str, optional): A path, a URL, ``'zoo'`` for the weights that the config's own
+            metafile names, ``'init_cfg'`` for those that the model's own ``init_cfg`` names, or None for
+            random ones, which nothing can be learnt from: for tests and timings. Defaults to ``'auto'``:
+            ``'zoo'`` for a stock config or zoo model, an error otherwise.
+        strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
+            another shape, is an error. Defaults to True.
+        batch_statistics (bool): Whether BatchNorm normalises by the statistics of the batch, as the authors of OFD let
+            their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
+        acceleration (dict, optional): What makes it cheaper to run; the options of
+            :class:`mmfeatdistill.teacher.acceleration.Acceleration`.
+        weights_only (bool): Whether a checkpoint that holds more than tensors and plain data is refused, as reading the
+            rest runs code of the choice of whoever made the file. Defaults to True.
+
+    Attributes:
+        model (nn.Module): The network.
+        weights_only (bool): As given.
+        load_report (LoadReport, optional): How the checkpoint fitted.
+
+    Raises:
+        ConfigError: Neither or both of ``config`` and ``model``, no such config, no checkpoint stated, or
+            one that does not fit.
+    """
+
+    def __init__(self, config: Optional[str] = None, model: Optional[dict] = None,
+                 checkpoint: Optional[str] = 'auto', strict: bool = True, batch_statistics: bool = False,
+                 acceleration: Optional[dict] = None, weights_only: bool = True, *,
+                 student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
+        if (config is None) == (model is None):
+            raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' "
+                              f'(a dict), got {"neither" if config is None else "both"}.')
+        self._key = key
+        self.weights_only = weights_only
+        self._batch_statistics = batch_statistics
+        self._acceleration = Acceleration.from_config(acceleration, f'{key}.acceleration')
+        loaded = None
+        if config is not None:
+            with config_key(f'{key}.config'):
+                loaded = load_config(config)
+        checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
+        is_loaded = strict and checkpoint not in (None, 'init_cfg')
+        with config_key(key), Undrawn() if is_loaded else nullcontext():
+            cfg = Config(dict(model=model)) if loaded is None else loaded
+            self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
+        self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint')
+        self._freeze()
+        self.convert = InputConversion(InputSpace.of(student_preprocessor),
+                                       InputSpace.of(self.model.data_preprocessor))
+        self._reader: Optional[TapReader] = None
+        self._entry: Entry = 'extract_feat'
+        self._probed: tuple[int, ...] = ()
+        self._is_shared = False
+
+    def attach(self, taps: Sequence[str], owner: str = 'teacher') -> Reading:
+        """Sets what is read from now on, and finds its shapes by a dry run.
+
+        Args:
+            taps (Sequence[str]): See :mod:`mmfeatdistill.taps.reader`.
+            owner (str): What the teacher is called in messages.
+
+        Returns:
+            Reading: The features of one small image.
+
+        Raises:
+            ValueError: A tap does not exist or cannot be reached.
+        """
+        self._reader = TapReader(self.model, taps, owner)
+        reading, self._entry = probe(self.model, self._reader)
+        self._probed = tuple(reading.inputs.shape)
+        return reading
+
+    @property
+    def acceleration_difference(self) -> float:
+        """By how much the options of ``acceleration`` have changed the features, relative to the largest."""
+        return self._acceleration.difference
+
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether modules of the network do not compute any more what its file says."""
+        return self._acceleration.changes_modules
+
+    def accelerate(self, reading: Reading, runs_elsewhere: Collection[str] = ()) -> None:
+        """Applies the options of ``acceleration``, when nothing has to be learnt of the network any more.
+
+        Args:
+            reading (Reading): What :meth:`attach` gave.
+            runs_elsewhere (Collection[str]): Objectives that run modules of the network themselves.
+
+        Raises:
+            ConfigError: An option does not apply here.
+        """
+        if self.is_accelerated:
+            if runs_elsewhere:
+                raise ConfigError(f'{self._key}.acceleration: changes what modules of the teacher compute, but '
+                                  f'model.objectives.{next(iter(runs_elsewhere))} runs some of them on its own; only '
+                                  'channels_last is possible here.')
+            if self._batch_statistics:
+                raise ConfigError(f'{self._key}.acceleration: needs the running statistics of BatchNorm, but '
+                                  'batch_statistics=True replaces them; only channels_last is possible here.')
+        with undisturbed(self.model):
+            self._acceleration.apply(
+                self.model, reading.reader.taps,
+                lambda: run_entry(self.model, self._entry, reading.inputs, reading.data_samples),
+                lambda: self._read(reading.inputs, reading.data_samples).features)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
+                 wanted: Optional[Collection[str]] = None) -> Reading:
+        """Runs up to the last tap that is wanted.
+
+        Args:
+            inputs (Tensor): A batch from the student's data preprocessor, shape (N, C, H, W).
+            data_samples (Sequence, optional): Its data samples.
+            wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
+
+        Returns:
+            Reading: The tapped tensors, without gradient.
+        """
+        return self.finish(self.start(inputs, data_samples, wanted))
+
+    @torch.no_grad()
+    def start(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
+              wanted: Optional[Collection[str]] = None) -> Reading:
+        """Queues a pass; on a stream of its own it may still run when this returns.
+
+        Args:
+            inputs (Tensor): A batch from the student's data preprocessor, shape (N, C, H, W).
+            data_samples (Sequence, optional): Its data samples.
+            wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
+
+        Returns:
+            Reading: For :meth:`finish`; to be looked at after it only.
+
+        Raises:
+            ConfigError: An option of ``acceleration`` that this device does not have.
+            RuntimeError: The network fails on this batch, though it did not in the dry run; the cause is chained.
+        """
+        with self._acceleration.beside(inputs):
+            converted = self.convert(inputs, data_samples)
+            try:
+                return self._read(converted, data_samples, wanted)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception as error:
+                raise RuntimeError(
+                    f'{self._key}: it fails on a batch of shape {tuple(inputs.shape)} ({type(error).__name__}: '
+                    f'{error}). It ran on one of {self._probed} when it was built; some networks take images of one '
+                    "size only, and the teacher sees the student's.") from error
+
+    def finish(self, reading: Reading) -> Reading:
+        """Lets what follows wait for a pass.
+
+        Args:
+            reading (Reading): As :meth:`start` gave it.
+
+        Returns:
+            Reading: The same, ready to be read.
+        """
+        self._acceleration.join(tensors_in((reading.features, reading.inputs)))
+        return reading
+
+    def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
+              wanted: Optional[Collection[str]] = None) -> Reading:
+        """Reads a batch of its own input space."""
+        assert self._reader is not None, 'attach() comes first'
+        inputs = self._acceleration.inputs(inputs)
+        with batch_statistics(self.model) if self._batch_statistics else nullcontext():
+            features = self._reader.read_until_complete(
+                lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
+        return Reading(self._acceleration.outputs(features), self._reader, inputs, data_samples)
+
+    def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.
+
+        Args:
+            function: What ``nn.Module._apply`` is given.
+        """
+        if not self._is_shared:
+            self.model._apply(function)
+            self.convert._apply(function)
+            self._freeze()  # anew: what LeViT, for one, has prepared for eval mode is no buffer
+
+    def __deepcopy__(self, memo: dict) -> 'Teacher':
+        """One network serves all copies: averaged models neither copy it nor move it."""
+        shared = copy.copy(self)
+        shared._is_shared = True
+        return shared
+
+    def _load(self, checkpoint: Optional[str], strict: bool, key: str) -> Optional[LoadReport]:
+        if checkpoint is None:
+            print_log(f'{key} is None: the teacher has random weights, and nothing can be learnt from it.',
+                      logger='current', level=logging.WARNING)
+            draw_weights(self.model)
+            return None
+        if checkpoint == 'init_cfg':
+            with config_key(key), reading_safely(self.weights_only):
+                self.model.init_weights()
+            return None
+        if not strict:
+            draw_weights(self.model)  # which it may lack
+        with config_key(key):
+            report = load_checkpoint(self.model, checkpoint, self.weights_only)
+        if strict and not report.complete:
+            raise ConfigError(f'{key}: does not fit the teacher. {report}. Give the checkpoint of this very '
+                              'config, or set strict=False to go on with what fits.')
+        complete = report.complete and not report.unexpected
+        print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
+        return report
+
+    def _freeze(self) -> None:
+        self.model.requires_grad_(False)
+        for module in self.model.modules():
+            vars(module).pop('train', None)
+        self.model.eval()
+        for module in self.model.modules():
+            module.train = partial(_stay_in_eval, module)  # type: ignore[method-assign]
+
+
+def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocessor: nn.Module) -> list[Teacher]:
+    """Builds the teacher or the teachers of a distiller.
+
+    Args:
+        cfg (str | dict | list): A config name, the arguments of :class:`Teacher`, or a list of such.
+        student_preprocessor (nn.Module): The data preprocessor whose batches the teachers will see.
+
+    Returns:
+        list[Teacher]: At least one.
+
+    Raises:
+        ConfigError: A config of another type, an unknown key, or whatever :class:`Teacher` refuses.
+    """
+    entries = teacher_options(cfg)
+    if not entries:
+        raise ConfigError('model.teacher: the list is empty; give at least one teacher.')
+    teachers = []
+    for key, options in entries.items():
+        if not isinstance(options, Mapping):
+            raise ConfigError(f'{key}: expected a config name or a dict, got {options!r}.')
+        options = {name: value for name, value in options.items() if name != '_scope_'}
+        check_options(inspect.signature(Teacher), options, key, found=('student_preprocessor', 'key'))
+        check_values(inspect.signature(Teacher), options, key)
+        teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))
+    return teachers
+
+
+def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],
+                        key: str) -> Optional[str]:
+    if checkpoint == 'auto':
+        if config is None or osp.isfile(str(name)):
+            raise ConfigError(f'{key}: is missing; give a path, a URL, or None for a random teacher.')
+        checkpoint = 'zoo'
+    if checkpoint == 'zoo':
+        with config_key(key):
+            return zoo_weights(config.filename if config is not None else 'model', name or '')
+    if checkpoint is not None and not isinstance(checkpoint, str):
+        raise ConfigError(f'{key}: expected a path, a URL, \'zoo\', \'init_cfg\' or None, got {checkpoint!r}.')
+    return checkpoint
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    """Takes the place of ``train()``: a teacher's Dropout, DropPath and BatchNorm never switch."""
+    return module

@@ -1,0 +1,1 @@
+"""The configs, weights and packages of the MM libraries."""

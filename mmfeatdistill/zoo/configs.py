@@ -1,0 +1,164 @@
+"""Configs, models and weights of the MM libraries' zoos, by name."""
+import copy
+import importlib.util
+import os.path as osp
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Optional, Union
+
+from mmengine import registry as root
+from mmengine.config import Config
+from mmengine.fileio import load
+from torch import nn
+
+from mmfeatdistill.errors import did_you_mean
+from mmfeatdistill.zoo.packages import TASK_LIBRARIES, config_folder, stock_config
+
+
+class ZooEntry(NamedTuple):
+    """A trained model of a library's zoo."""
+
+    name: str
+    config: str
+    weights: Union[str, list[str], None]
+
+
+def load_config(config: str) -> Config:
+    """Loads a model's config by whatever name people have for it.
+
+    Args:
+        config (str): A file; a stock config (``'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'``); or
+            the name of a zoo model (``'faster-rcnn_r50_fpn_1x_coco'``, optionally after ``'mmdet::'``).
+
+    Returns:
+        Config: With the file that it came from as ``filename``.
+
+    Raises:
+        FileNotFoundError: There is no such file, stock config or zoo model; names the nearest.
+        ImportError: The library is not installed.
+        TypeError: ``config`` is no string.
+        ValueError: The file cannot be read as a config.
+    """
+    if not isinstance(config, str):
+        raise TypeError("expected a config file, a stock config ('mmdet::<folder>/<file>.py') or the name of a zoo "
+                        f'model, got {config!r:.100}.')
+    if osp.isfile(config):
+        return _read(config)
+    library, separator, name = config.rpartition('::')
+    if name.endswith('.py'):
+        if separator:
+            cfg = _read(stock_config(config))
+            # The libraries' model files are meant to be inherited and do not state it.
+            cfg.setdefault('default_scope', library)
+            return cfg
+        raise FileNotFoundError(f'there is no config file {config!r} (looked in {osp.abspath(config)!r}).')
+    libraries = [library] if separator else _installed_libraries()
+    entries = {entry.name: entry for library in libraries for entry in zoo_entries(library)}
+    if name not in entries:
+        raise FileNotFoundError(f'{config!r} is neither a file, nor a stock config such as '
+                                "'mmdet::<folder>/<file>.py', nor a zoo model of "
+                                f'{", ".join(libraries)}{did_you_mean(name, entries)}')
+    return _read(entries[name].config)
+
+
+def _read(file: str) -> Config:
+    try:
+        return Config.fromfile(file)
+    except Exception as error:  # a config file is a program, and fails in any way
+        raise ValueError(f'{file!r} cannot be read as a config: {type(error).__name__}: {error}') from error
+
+
+def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> nn.Module:
+    """Builds the model of a config in that config's own default scope.
+
+    Args:
+        cfg (Config): With ``model``, and perhaps ``default_scope`` and ``data_preprocessor`` beside it.
+        data_preprocessor (nn.Module, optional): For a config that has none. Defaults to None.
+
+    Returns:
+        nn.Module: The model, with untrained weights.
+
+    Raises:
+        ValueError: The config has no model with a type.
+    """
+    model = cfg.get('model')
+    if not isinstance(model, Mapping) or 'type' not in model:
+        raise ValueError(f"expected a model config with a 'type', got {model!r}.")
+    model = copy.deepcopy(dict(model))
+    model.setdefault('_scope_', cfg.get('default_scope'))
+    preprocessor = cfg.get('data_preprocessor', data_preprocessor)
+    if preprocessor is not None:
+        model.setdefault('data_preprocessor', preprocessor)
+    try:
+        return root.MODELS.build(model)
+    except TypeError as error:
+        if "unexpected keyword argument 'data_preprocessor'" not in str(error):
+            raise
+        raise TypeError('expected the config of a whole model, such as a detector with its backbone and heads, got '
+                        f'that of {model["type"]!r}.') from error
+
+
+def zoo_weights(filename: str, name: str = '') -> str:
+    """Where the zoo weights of a stock config are.
+
+    Several zoo models may share a config and differ in their weights (pre-training, converted weights).
+    A config file then stands for the model of its own name.
+
+    Args:
+        filename (str): Path of the config, as in ``Config.filename``.
+        name (str): By what name it was asked for: a zoo model's own name decides between models that
+            share a config. Defaults to ``''``.
+
+    Returns:
+        str: URL of the weights that the library's own metafile names.
+
+    Raises:
+        ValueError: It is no stock config, or its metafile names no weights, or several.
+    """
+    for library in _installed_libraries():
+        if osp.abspath(filename).startswith(config_folder(library) + osp.sep):
+            return _weights_in(library, osp.abspath(filename), name.rpartition('::')[2])
+    raise ValueError(f"'zoo' means the weights that a stock config's metafile names, but {filename!r} is no "
+                     'config of an installed MM library; give a path or a URL.')
+
+
+def _weights_in(library: str, filename: str, name: str) -> str:
+    file = osp.basename(filename)
+    entries = list(zoo_entries(library))
+    fitting = [entry for entry in entries if entry.config == filename]
+    for wanted in (name, osp.splitext(file)[0]):
+        if any(entry.name == wanted for entry in fitting):
+            fitting = [entry for entry in fitting if entry.name == wanted]
+            break
+    # Trackers name several files, one for each of their parts.
+    found = {entry.weights: entry.name for entry in fitting if isinstance(entry.weights, str)}
+    if not found:
+        with_weights = {osp.basename(entry.config) for entry in entries if entry.weights}
+        raise ValueError(f'the zoo of {library} has no weights for {file!r}{did_you_mean(file, with_weights)}')
+    if len(found) > 1:
+        listed = ', '.join(f'{model!r} ({url})' for url, model in found.items())
+        raise ValueError(f'the zoo of {library} has several weights for {file!r}: {listed}. Give the name of one '
+                         "model as 'config', or its URL as 'checkpoint'.")
+    return next(iter(found))
+
+
+def zoo_entries(library: str) -> Iterator[ZooEntry]:
+    """All trained models that a library's metafiles name.
+
+    Args:
+        library (str): Import name, such as ``'mmdet'``.
+
+    Yields:
+        ZooEntry: Name, absolute path of the config, URL of the weights.
+
+    Raises:
+        ImportError: The library is not installed.
+    """
+    root = osp.dirname(config_folder(library))
+    for metafile in load(osp.join(root, 'model-index.yml'))['Import']:
+        for model in load(osp.join(root, metafile)).get('Models') or []:
+            if 'Config' in model:
+                yield ZooEntry(model['Name'], osp.join(root, model['Config']), model.get('Weights'))
+
+
+def _installed_libraries() -> list[str]:
+    return [library for library in TASK_LIBRARIES if importlib.util.find_spec(library) is not None]
