@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.version import __version__
 
 HERE = Path(__file__).resolve().parent
@@ -56,7 +56,7 @@ def write_method_pages() -> None:
         page.unlink()
     for page, text in pages.items():
         if not page.is_file() or page.read_text() != text:
-            write_whole(page, text)
+            atomic_write(page, text)
 
 
 def setup(app: Sphinx) -> None:

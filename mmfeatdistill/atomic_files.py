@@ -1,11 +1,11 @@
-"""Files that are either whole or not there."""
+"""Files that are either complete or not there."""
 import os
 from pathlib import Path
 from typing import Union
 
 
-def write_whole(path: Union[str, Path], content: Union[str, bytes]) -> None:
-    """Writes a file beside its place and moves it there when it is complete.
+def atomic_write(path: Union[str, Path], content: Union[str, bytes]) -> None:
+    """Writes a file next to its place and moves it there when it is complete.
 
     Args:
         path (str | Path): Of the file; its folder is made where it is missing.
@@ -34,7 +34,7 @@ def remove_leftovers(folder: Union[str, Path]) -> None:
     """Removes what killed processes have left of files that they were writing.
 
     Args:
-        folder (str | Path): Where :func:`write_whole` has written; need not exist.
+        folder (str | Path): Where :func:`atomic_write` has written; need not exist.
     """
     for temporary in Path(folder).glob('.*.tmp'):
         temporary.unlink(missing_ok=True)

@@ -84,7 +84,7 @@ def check_options(signature: inspect.Signature, options: Mapping, key: str,
     accepted = [name for name in parameters if name not in found]
     for option in options:
         if option in found:
-            raise ConfigError(f'{key}.{option}: is found by itself and cannot be given; remove it.')
+            raise ConfigError(f'{key}.{option}: is inferred; remove it.')
         if option not in parameters and not takes_any:
             raise ConfigError(f'{key}.{option}: there is no such option; there is '
                               f'{", ".join(map(repr, accepted)) or "none"}{did_you_mean(option, accepted)}')
@@ -154,8 +154,8 @@ def _check_takes(signature: inspect.Signature, found: Collection[str], name: Any
     if _takes(signature, found):
         return
     fitting = [known for known, cls in MODELS.module_dict.items() if {*found} <= {*inspect.signature(cls).parameters}]
-    raise ConfigError(f'{key}.type: {name!r} cannot stand here, as it takes no {" and ".join(map(repr, found))}; what '
-                      f'does is {", ".join(map(repr, sorted(fitting)))}.')
+    raise ConfigError(f'{key}.type: {name!r} cannot be used here, as it takes no {" and ".join(map(repr, found))}; '
+                      f'use one of {", ".join(map(repr, sorted(fitting)))}.')
 
 
 def _takes(signature: inspect.Signature, names: Collection[str]) -> bool:

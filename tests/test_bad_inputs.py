@@ -1,4 +1,4 @@
-"""The catalogue of bad inputs: each gets a message that says where, what was given and what would do.
+"""The catalog of bad inputs: each gets a message that says where, what was given and what would do.
 
 The rows are in ``tests/bad_inputs``: configs, checkpoints, data and options of commands. Each is a name, an attempt,
 and what the message must hold; it begins with the first of these, which is the config key or the option.
@@ -50,7 +50,7 @@ def test_bad_inputs(attempt, words, files, capsys):
     assert all(word in told for word in words), told
 
 
-def test_the_catalogue_is_complete():
+def test_the_catalog_is_complete():
     count = {kind: len(kind.ROWS) for kind in (configs, checkpoints, data, options)}
     assert len(ROWS) == sum(count.values()) >= 250, 'no name twice'
     assert min(count.values()) >= 20

@@ -17,7 +17,7 @@ from mmengine.device import is_cuda_available
 from mmengine.hooks import CheckpointHook, Hook, checkpoint_hook
 from mmengine.runner import Runner
 
-from mmfeatdistill.checkpoints.atomic_backend import mend_last_checkpoint
+from mmfeatdistill.checkpoints.atomic_backend import repair_last_checkpoint
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.experiments.child_process import Child
@@ -218,7 +218,7 @@ def test_the_last_whole_checkpoint_is_resumed(tmp_path, note):
     spoil(tmp_path / 'iter_8.pth')
     if note is not None:
         (tmp_path / 'last_checkpoint').write_text(note.format(folder=tmp_path))
-    mend_last_checkpoint(str(tmp_path), str(tmp_path), 'iter_{}.pth')
+    repair_last_checkpoint(str(tmp_path), str(tmp_path), 'iter_{}.pth')
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_3.pth')
 
 
@@ -227,12 +227,12 @@ def test_the_checkpoint_that_was_noted_is_left_alone(tmp_path):
     torch.save(dict(user=Fraction(1, 2)), tmp_path / 'user.pth')
     for named in (str(tmp_path / 'mine.pth'), str(tmp_path / 'user.pth'), str(tmp_path), 's3://bucket/iter_1.pth'):
         (tmp_path / 'last_checkpoint').write_text(named)
-        mend_last_checkpoint(str(tmp_path), str(tmp_path), 'iter_{}.pth')
+        repair_last_checkpoint(str(tmp_path), str(tmp_path), 'iter_{}.pth')
         assert (tmp_path / 'last_checkpoint').read_text() == named
 
 
 def test_nothing_to_resume_is_left_to_mmengine(tmp_path):
-    mend_last_checkpoint(str(tmp_path), str(tmp_path), 'iter_{}.pth')
+    repair_last_checkpoint(str(tmp_path), str(tmp_path), 'iter_{}.pth')
     assert not list(tmp_path.iterdir())
 
 

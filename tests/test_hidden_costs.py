@@ -276,7 +276,7 @@ ALLOWED = Kept(1, 1, 'the rule')
 EXCEPTIONS = {
     'ChannelWiseDivergence': Kept(2, 1, 'both distributions: the gradient is their difference'),
     'KLDivergence': Kept(2, 1, 'both distributions: the gradient is their difference'),
-    'DIST': Kept(3, 2, "the student's predictions, and the teacher's centred twice: along classes and samples"),
+    'DIST': Kept(3, 2, "the student's predictions, and the teacher's centered twice: along classes and samples"),
     'RelationalAngle': Kept(2 * N + 1, 2 * N, 'N differences of each of the N embeddings'),
     'channel_wise_divergence': Kept(2, 1, 'as its module'),
     'kl_divergence': Kept(2, 1, 'as its module'),
@@ -335,10 +335,10 @@ def test_exceptions_are_of_losses_that_there_are():
 
 
 class Build(NamedTuple):
-    """How often a distiller runs, initialises and loads networks while it is built."""
+    """How often a distiller runs, initializes and loads networks while it is built."""
 
     passes: list[int]
-    initialised: int
+    initialized: int
     drawn: int
     read: int
 
@@ -380,7 +380,7 @@ def built(path: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Build
 def test_building_runs_each_network_once_and_initialises_none(tmp_path, monkeypatch, path, passes):
     build = built(path, tmp_path / 'teacher.pth', monkeypatch)
     assert build.passes == [passes] * len(build.passes)
-    assert build.initialised == 0
+    assert build.initialized == 0
     assert build.read == len(build.passes) - 1
 
 

@@ -53,7 +53,7 @@ def test_what_cannot_be_built(cfg, words):
 
 
 def test_found_arguments_are_not_for_the_user():
-    with pytest.raises(ConfigError, match=r'key.student_shape: is found by itself and cannot be given; remove it'):
+    with pytest.raises(ConfigError, match=r'key.student_shape: is inferred; remove it'):
         build(dict(type='ChannelMLP', student_shape=(1, 2, 3)), 'key', **SHAPES)
 
 

@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.distill_config import student_config, with_teacher_options
 from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
 from mmfeatdistill.step_costs.build_time import measure_build
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument('--build', action='store_true', help='also measure what building the distiller costs')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
                         help='override settings, such as model.teacher.checkpoint=None')
-    parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, beside those that are in it')
+    parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, next to those that are in it')
     parser.add_argument('--plot', metavar='FILE', help='also draw all in the file of --json that have one teacher')
     parser.add_argument('--report', metavar='FILE', help='also write a page on them, with the picture of --plot')
     args = parser.parse_args()
@@ -70,13 +70,13 @@ def main() -> None:
             print(f'building the distiller / building student and teacher: {build["ratio"]:.3f}')
         found[name_of(path, args)] = costs._asdict() | dict(build=build) | circumstances(path, args)
         if args.json:
-            write_whole(args.json, json.dumps(found, indent=2))
+            atomic_write(args.json, json.dumps(found, indent=2))
     if args.plot:
-        write_whole(args.plot, step_figure({name: entry['seconds'] for name, entry in found.items()
+        atomic_write(args.plot, step_figure({name: entry['seconds'] for name, entry in found.items()
                                             if not entry['teachers']}))
     if args.report:
         picture = osp.relpath(args.plot, osp.dirname(args.report) or '.') if args.plot else ''
-        write_whole(args.report, step_report(list(found.values()), picture))
+        atomic_write(args.report, step_report(list(found.values()), picture))
 
 
 def configured(path: str, args: argparse.Namespace) -> Config:

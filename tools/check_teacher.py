@@ -72,7 +72,7 @@ def show(shown: Preflight, console: Console) -> None:
         counts = ('-',) * 4 if report is None else (
             str(report.matched), *(str(len(names)) for names in (report.missing, report.unexpected, report.mismatched)))
         weights.add_row(escape(check.key), *counts, '-' if report is None else escape(report.source))
-    scores = Table('teacher', 'metric', 'images', 'as declared', 'red and blue exchanged', 'random weights', 'chance',
+    scores = Table('teacher', 'metric', 'images', 'as declared', 'swapped channels', 'random weights', 'chance',
                    title='what it knows: means over ten groups of images')
     for check in shown.teachers:
         if check.scores is not None:

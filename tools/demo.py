@@ -17,7 +17,7 @@ from datetime import date
 from functools import partial
 from typing import NamedTuple
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.engine.command_line import at_least
 from mmfeatdistill.experiments.comparison import Comparison, compare
 from mmfeatdistill.experiments.experiment import Experiment, Result
@@ -172,8 +172,8 @@ def save_report(comparisons: dict[str, Comparison], results: Results, folder: st
                                          TITLES['distilled']: comparison.distilled.work_dir}
                      for name, comparison in comparisons.items()}, osp.join(folder, 'curves.png'))
     table = summary(comparisons, results, args)
-    write_whole(osp.join(folder, 'summary.md'), table)
-    write_whole(osp.join(folder, 'summary.json'), json.dumps(
+    atomic_write(osp.join(folder, 'summary.md'), table)
+    atomic_write(osp.join(folder, 'summary.json'), json.dumps(
         {name: {role: asdict(results[experiment]) for role, experiment in roles(comparison).items()}
          for name, comparison in comparisons.items()}, indent=2))
     pictures = ', '.join(sorted(file for file in os.listdir(folder) if file.endswith('.png')))
@@ -195,7 +195,7 @@ def summary(comparisons: dict[str, Comparison], results: Results, args: argparse
             f'{result["distilled"].seconds_per_iter:.3f} | {result["student"].peak_memory_mib:.0f} MiB | '
             f'{result["distilled"].peak_memory_mib:.0f} MiB |')
     lines += ['', f'Seed {args.seed}; {date.today()}; {versions()}; one torch thread for each training, {args.jobs} '
-              f'side by side on {os.cpu_count()} cores. Memory is the peak of the whole process.', '']
+              f'side by side on {os.cpu_count()} cores. Memory is the peak of the entire process.', '']
     return '\n'.join(lines)
 
 

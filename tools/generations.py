@@ -1,4 +1,4 @@
-"""Distils a student generation by generation: each is the teacher of the next (FEED, sequential).
+"""Distills a student generation by generation: each is the teacher of the next (FEED, sequential).
 
 It can be killed at any time; started again it goes on, also with more generations. The table is in generations.md and
 generations.json in the folder of the seed, and has each generation as soon as it is there.
@@ -12,7 +12,7 @@ from typing import Optional
 
 from mmengine.config import DictAction
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.engine.command_line import at_least, key_value
 from mmfeatdistill.experiments.experiment import Experiment, Result
 from mmfeatdistill.experiments.generations import Chain, finished_generations, generations_table, plan_generations
@@ -67,8 +67,8 @@ def write_table(chain: Chain, folder: str) -> str:
     """Writes what is finished as Markdown and JSON; returns the former."""
     generations = finished_generations(chain)
     table = generations_table(chain.metric, generations)
-    write_whole(osp.join(folder, 'generations.md'), table)
-    write_whole(osp.join(folder, 'generations.json'),
+    atomic_write(osp.join(folder, 'generations.md'), table)
+    atomic_write(osp.join(folder, 'generations.json'),
                 json.dumps([generation._asdict() for generation in generations], indent=2))
     return table
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.release.metafiles import outdated
 
 
@@ -36,7 +36,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     for path, text in changed.items():
         print(f'{path.relative_to(args.root.resolve())}: {"out of date" if args.check else "written"}')
         if not args.check:
-            write_whole(path, text)
+            atomic_write(path, text)
     if not changed:
         print('Everything is up to date.')
     return 1 if args.check and changed else 0

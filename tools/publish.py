@@ -1,8 +1,8 @@
-"""Releases the student of a training: <config>_<date>-<sha8>.pth, with its config and log beside it.
+"""Releases the student of a training: <config>_<date>-<sha8>.pth, with its config and log next to it.
 
 The file holds the student's weights alone. Before it is written, it is loaded in the student's own config with nothing
 missing and nothing unexpected, and that config's validation has to reproduce what the training logged. The config
-beside it runs with the MM libraries' own test.py, without this project.
+next to it runs with the MM libraries' own test.py, without this project.
 """
 import argparse
 import sys

@@ -29,9 +29,9 @@ measure "${FASTER_RCNN[@]}" --rounds 12 --warmup 1 --build "$@"
 measure "${PSPNET[@]}" --images 2 512 1024 --rounds 6 --warmup 1 --build "$@"
 measure "${PSPNET[@]}" "${PSPNET_MLP[@]}" --rounds 40 --warmup 1 --build "${SMALL[@]}" "$@"
 
-FOLDED=model.teacher.acceleration.fold_norms=True
+FOLDED=model.teacher.acceleration.fuse_conv_bn=True
 measure "${DIGITS[@]}" --rounds 300 "${RANDOM_TEACHER[@]}" "$FOLDED" "$@"
-for option in fold_norms=True channels_last=True dtype=bfloat16 compile=True; do
+for option in fuse_conv_bn=True channels_last=True dtype=bfloat16 compile=True; do
     measure "${R50_R18[@]}" --rounds 12 "${R50[@]}" "model.teacher.acceleration.$option" "$@"
 done
 measure "${FASTER_RCNN[@]}" --rounds 12 --warmup 1 --cfg-options "$FOLDED" "$@"

@@ -17,7 +17,7 @@ def main() -> None:
                         help='scale the learning rate to the actual batch size')
     parser.add_argument('--check-teacher', nargs='?', type=at_least(10), const=200, metavar='IMAGES',
                         help='first evaluate the teacher on so many validation images (default: 200), and do not start '
-                             'with one that knows nothing')
+                             'with one at chance level')
     cfg = configure_training(parser.parse_args())
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()

@@ -3,5 +3,5 @@
 custom_hooks = [
     dict(type='mmfeatdistill.StudentCheckpointHook'),
     dict(type='mmfeatdistill.ExactResumeHook'),
-    dict(type='mmfeatdistill.CalibrationHook'),
+    dict(type='mmfeatdistill.StatisticsHook'),
 ]

@@ -1,3 +1,3 @@
 # The student's neck and head start from the teacher's.
 _base_ = 'channel-mlp_retinanet_r50_fpn_from-x101_2x_coco.py'
-custom_hooks = _base_.custom_hooks + [dict(type='mmfeatdistill.InheritHook', parts=['neck', 'bbox_head'])]
+custom_hooks = _base_.custom_hooks + [dict(type='mmfeatdistill.InheritTeacherWeightsHook', parts=['neck', 'bbox_head'])]

@@ -1,4 +1,4 @@
-# As MMYOLO distils RTMDet: normalised maps of the neck on both sides, until the strong augmentations end at epoch 280.
+# As MMYOLO distills RTMDet: normalized maps of the neck on both sides, until the strong augmentations end at epoch 280.
 _base_ = '../_base_/pairs/rtmdet_tiny_from-s_300e_coco.py'
 model = dict(
     objectives=dict(

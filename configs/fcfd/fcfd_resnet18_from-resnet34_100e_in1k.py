@@ -1,4 +1,4 @@
-# FCFD on ImageNet, ResNet-34 to ResNet-18, with the settings of the authors' code: stages end behind their ReLU, and
+# FCFD on ImageNet, ResNet-34 to ResNet-18, with the settings of the authors' code: stages end after their ReLU, and
 # L_app rises over 5 epochs.
 _base_ = '../_base_/pairs/resnet18_from-resnet34_100e_in1k.py'
 model = dict(

@@ -1,5 +1,5 @@
 # LSHL2 with several labels, first stage: backbone and new linear layer learn from the teacher's features alone.
-# In the authors' published scripts the new layer learns alone: with 'backbone': dict(lr_mult=0) beside 'head.fc'.
+# In the authors' published scripts the new layer learns alone: with 'backbone': dict(lr_mult=0) next to 'head.fc'.
 _base_ = '../_base_/pairs/mobilenet-v2-2fc_from-resnet101_60e_coco14.py'
 model = dict(
     student=dict(head=dict(loss=dict(loss_weight=0.0))),

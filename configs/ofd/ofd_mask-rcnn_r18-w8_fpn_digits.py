@@ -1,4 +1,4 @@
-# In front of the FPN's last normalisations, where a stock FPN, which has none, ends: margins are estimated.
+# In front of the FPN's last normalizations, where a stock FPN, which has none, ends: margins are estimated.
 _base_ = '../_base_/pairs/mask-rcnn_digits.py'
 model = dict(
     objectives=dict(

@@ -1,5 +1,5 @@
-# OFD on CIFAR-100, WRN-28-4 to WRN-16-2, with the settings and the learning rates of the authors' code: behind each
-# stage, the normalisation in front of the next ReLU.
+# OFD on CIFAR-100, WRN-28-4 to WRN-16-2, with the settings and the learning rates of the authors' code: after each
+# stage, the normalization in front of the next ReLU.
 _base_ = '../_base_/pairs/wrn-16-2_from-wrn-28-4_200e_cifar100.py'
 model = dict(
     teacher=dict(batch_statistics=True),

@@ -17,13 +17,13 @@ class MobileNetV1(BaseModule):
 
     A ``stem`` of stride 2 is followed by four stages ``layer1`` to ``layer4`` with strides of 4, 8, 16 and 32 to the
     image, of 128, 256, 512 and 1024 channels and 2, 2, 6 and 2 blocks. A block is a depthwise and a pointwise
-    convolution, each with BatchNorm and ReLU, so every stage ends behind a ReLU.
+    convolution, each with BatchNorm and ReLU, so every stage ends after a ReLU.
 
     Source: MobileNets (arXiv 1704.04861), table 1.
 
     Args:
         out_indices (Sequence[int]): Which stages are returned, from 0 to 3. Defaults to ``(3, )``.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to None: Kaiming's normal one by the outgoing
+        init_cfg (dict | list[dict], optional): Initialization. Defaults to None: Kaiming's normal one by the outgoing
             connections.
 
     Raises:

@@ -10,12 +10,12 @@ from mmfeatdistill.registry import MODELS
 
 @MODELS.register_module()
 class WideResNet(BaseModule):
-    """WRN-d-k of images of 32x32: residual blocks that normalise and activate before they convolve.
+    """WRN-d-k of images of 32x32: residual blocks that normalize and activate before they convolve.
 
     A 3x3 convolution ``conv1`` to 16 channels is followed by three stages ``layer1`` to ``layer3`` of 16k, 32k and 64k
     channels and strides 1, 2 and 2, each of (d - 4) / 6 blocks of two 3x3 convolutions. A stage ends in a sum that is
-    neither normalised nor activated. The first block of the next stage begins with both, and so do ``bn1`` and ``relu``
-    behind the last stage. What goes into the activation behind stages 1, 2 and 3 is therefore the output of
+    neither normalized nor activated. The first block of the next stage begins with both, and so do ``bn1`` and ``relu``
+    after the last stage. What goes into the activation after stages 1, 2 and 3 is therefore the output of
     ``layer2.0.bn1``, ``layer3.0.bn1`` and ``bn1``.
 
     Source: Wide Residual Networks (arXiv 1605.07146), without its dropout.
@@ -23,9 +23,9 @@ class WideResNet(BaseModule):
     Args:
         depth (int): Number d of convolutions, 6n + 4, shortcuts apart.
         widen_factor (int): Factor k of the widths.
-        out_indices (Sequence[int]): Which stages are returned: 0 and 1 as the sums that they end in, 2 behind ``bn1``
+        out_indices (Sequence[int]): Which stages are returned: 0 and 1 as the sums that they end in, 2 after ``bn1``
             and ``relu``. Defaults to ``(2, )``.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to None: Kaiming's normal one by the outgoing
+        init_cfg (dict | list[dict], optional): Initialization. Defaults to None: Kaiming's normal one by the outgoing
             connections, as in the authors' code.
 
     Raises:
@@ -74,12 +74,12 @@ class WideResNet(BaseModule):
 
 
 class _Block(nn.Module):
-    """Two convolutions, each behind a normalisation and an activation, and a sum."""
+    """Two convolutions, each after a normalization and an activation, and a sum."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
-        # Not in place: what the normalisations give is tapped, and no backward pass keeps it otherwise.
+        # Not in place: what the normalizations give is tapped, and no backward pass keeps it otherwise.
         self.relu1 = nn.ReLU()
         self.conv1 = _conv3x3(in_channels, channels, stride)
         self.bn2 = nn.BatchNorm2d(channels)

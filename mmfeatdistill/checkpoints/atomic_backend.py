@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there."""
+"""Checkpoints that are either complete or not there."""
 import logging
 import os.path as osp
 import re
@@ -10,7 +10,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.checkpoints.safe_load import CheckpointError, UntrustedCheckpointError, read_checkpoint_file
 
 WHOLE_FILES = 'mmfeatdistill_whole_files'
@@ -19,9 +19,9 @@ WHOLE_FILES = 'mmfeatdistill_whole_files'
 
 @register_backend(WHOLE_FILES)
 class WholeFileBackend(LocalBackend):
-    """mmengine's local files, written at once (see :func:`mmfeatdistill.atomic_files.write_whole`).
+    """mmengine's local files, written at once (see :func:`mmfeatdistill.atomic_files.atomic_write`).
 
-    A file is removed when the next one has been written beside it: mmengine removes the oldest checkpoint, which may
+    A file is removed when the next one has been written next to it: mmengine removes the oldest checkpoint, which may
     be the only one, before it saves the next.
     """
 
@@ -34,7 +34,7 @@ class WholeFileBackend(LocalBackend):
             obj (bytes): The content.
             filepath (str | Path): Where.
         """
-        write_whole(filepath, obj)
+        atomic_write(filepath, obj)
         for outdated in [file for file in self._outdated if file.parent == Path(filepath).parent]:
             self._outdated.remove(outdated)
             if outdated != Path(filepath):
@@ -49,8 +49,8 @@ class WholeFileBackend(LocalBackend):
         self._outdated.append(Path(filepath))
 
 
-def write_whole_files(hook: CheckpointHook, folder: str) -> None:
-    """Lets mmengine's checkpoint hook write whole files, where it writes to this machine's disk by default.
+def write_atomically(hook: CheckpointHook, folder: str) -> None:
+    """Lets mmengine's checkpoint hook write files atomically, where it writes to this machine's disk by default.
 
     Args:
         hook (CheckpointHook): Of a runner.
@@ -74,7 +74,7 @@ def checkpoint_folder(hook: CheckpointHook, work_dir: str) -> str:
     return out_dir if out_dir == work_dir else osp.join(out_dir, osp.basename(work_dir.rstrip(osp.sep)))
 
 
-def mend_last_checkpoint(work_dir: str, folder: str, template: str) -> None:
+def repair_last_checkpoint(work_dir: str, folder: str, template: str) -> None:
     """Lets ``last_checkpoint``, by which mmengine resumes, name a checkpoint that can be read.
 
     mmengine writes it after the checkpoint and not at once, so it is stale or empty where a training was killed then.
@@ -90,7 +90,7 @@ def mend_last_checkpoint(work_dir: str, folder: str, template: str) -> None:
         return
     for file in _newest_first(folder, template):
         if _is_readable(str(file)):
-            write_whole(note, str(file))
+            atomic_write(note, str(file))
             print_log(f'{note} names {named or "nothing"!r}, which cannot be read. Resuming from {file}.',
                       logger='current', level=logging.WARNING)
             return

@@ -58,7 +58,7 @@ class _LeftOut:
 
 @functools.cache
 def _allowed() -> dict[str, Any]:
-    """What a checkpoint may name, beside what ``weights_only=True`` allows."""
+    """What a checkpoint may name, in addition to what ``weights_only=True`` allows."""
     core = np._core if digit_version(np.__version__) >= digit_version('2.0.0') else np.core  # type: ignore
     allowed: dict[str, Any] = {
         # In `message_hub`; each buffer names its statistics by getattr, which must not be given to any file.
@@ -120,7 +120,7 @@ class _NarrowPickle:
 def read_checkpoint_file(source: str, weights_only: bool = True) -> Any:
     """Reads a checkpoint without running what is in it.
 
-    Beside tensors and plain data it may hold what checkpoints of mmengine do: arrays and numbers of NumPy, and the
+    Next to tensors and plain data it may hold what checkpoints of mmengine do: arrays and numbers of NumPy, and the
     history of the log, which is left out. Where the name ends in the digits of a hash, as in ``name-0123abcd.pth``,
     the file is compared with it.
 
@@ -216,7 +216,7 @@ def _foreign(file: IO[bytes], name: str) -> str:
         try:
             names = zipfile.ZipFile(file).namelist()
         except zipfile.BadZipFile:
-            return f'it was cut short; {again}.'
+            return f'it was truncated; {again}.'
         if any(osp.basename(name) == 'constants.pkl' for name in names):
             return 'it is a TorchScript program; give the checkpoint that it was made from.'
         if not any(osp.basename(name) == 'data.pkl' for name in names):
@@ -250,7 +250,7 @@ def _untrusted(source: str, error: Exception) -> UntrustedCheckpointError:
     named = re.search(r'GLOBAL (\S+)', str(error))
     reason = f'it asks for {named[1]}' if named else str(error).splitlines()[-1].rstrip('.')
     return UntrustedCheckpointError(
-        f'{source!r} holds more than weights and plain data: {reason}. Reading that would run code of the choice of '
+        f'{source!r} holds more than weights and plain data: {reason}. Loading that would run code of the choice of '
         'whoever made the file. If you trust them, set weights_only=False (for a teacher in model.teacher, for '
         f'load_from in StudentCheckpointHook), or save it anew without that: saved = torch.load({source!r}, '
         "weights_only=False); torch.save({key: saved[key] for key in ('state_dict', 'meta') if key in saved}, "

@@ -1,1 +1,1 @@
-"""Checks before a training: the teacher, the whole config, the balance of losses."""
+"""Checks before a training: the teacher, the entire config, the balance of losses."""

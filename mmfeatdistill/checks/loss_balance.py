@@ -83,7 +83,7 @@ def measure_losses(cfg: Config, iterations: int = 50) -> LossMeasurement:
     """Trains a few iterations, and measures the losses over the second half of them.
 
     It is the beginning of the very training that the config describes, with its data and schedules. In the first half
-    the connectors learn. It runs in a temporary folder, without checkpoints, validation and visualisation backends.
+    the connectors learn. It runs in a temporary folder, without checkpoints, validation and visualization backends.
 
     Args:
         cfg (Config): A distillation config; it is not changed.

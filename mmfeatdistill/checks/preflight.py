@@ -19,8 +19,8 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.feature_map import as_map, same_size
-from mmfeatdistill.taps.isolation import undisturbed
-from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.taps.isolation import eval_isolated
+from mmfeatdistill.taps.reader import TappedPass, TapReader
 from mmfeatdistill.teacher.input_conversion import InputSpace
 from mmfeatdistill.zoo.configs import build_model, load_config
 
@@ -34,7 +34,7 @@ class InputRow(NamedTuple):
         std (str): Per channel.
         order (str): Of the channels, from images that are read as BGR.
         converted (str): Whether the student's input is converted for it.
-        classes (int, optional): How many it tells apart.
+        classes (int, optional): How many classes it has.
     """
 
     network: str
@@ -52,7 +52,7 @@ class TapRow(NamedTuple):
         objective (str): Its name.
         student (str): Tap and shape.
         teacher (str): Tap and shape.
-        connected (str): The student's shape behind the connector; ``'-'`` where the objective has none of its own.
+        connected (str): The student's shape after the connector; ``'-'`` where the objective has none of its own.
         resized (str): The shape in which they are compared.
     """
 
@@ -147,16 +147,16 @@ def _tap_rows(distiller: FeatureDistiller) -> Iterator[TapRow]:
         student = _read(distiller.student, objective.student_taps, 'student')
         teachers = [_read(distiller.teachers[i].model, objective.teacher_taps, 'teacher')
                     for i in objective.teachers_read(len(distiller.teachers))]
-        with undisturbed(objective):
+        with eval_isolated(objective):
             yield from _tap_rows_of(name, objective, student, teachers)
 
 
-def _read(model: nn.Module, taps: list[str], owner: str) -> Reading:
+def _read(model: nn.Module, taps: list[str], owner: str) -> TappedPass:
     """A dry run with a reader of its own: those of the distiller stay as they are."""
     return probe(model, TapReader(model, taps, owner))[0]
 
 
-def _tap_rows_of(name: str, objective: Objective, student: Reading, teachers: list[Reading]) -> Iterator[TapRow]:
+def _tap_rows_of(name: str, objective: Objective, student: TappedPass, teachers: list[TappedPass]) -> Iterator[TapRow]:
     connectors = iter(getattr(objective, 'connectors', ()))
     for teacher in teachers:
         # What is not read of the network, such as what its box head makes of proposals, has no shape before training.

@@ -18,7 +18,7 @@ from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.taps.isolation import random_state_kept
 from mmfeatdistill.taps.tap import Tap
-from mmfeatdistill.teacher.initialization import draw_weights
+from mmfeatdistill.teacher.initialization import init_unset_parameters
 from mmfeatdistill.teacher.input_conversion import InputSpace
 from mmfeatdistill.teacher.teacher import Teacher
 from mmfeatdistill.zoo.configs import build_model, load_config
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
     """One thing that was found.
 
     Attributes:
-        level (str): ``'ok'``, ``'note'``, or what is wrong: ``'chance'`` of a teacher that knows nothing, ``'error'``.
+        level (str): ``'ok'``, ``'note'``, or what is wrong: ``'chance'`` of a teacher at chance level, ``'error'``.
         text (str): For people.
     """
 
@@ -53,7 +53,7 @@ class TeacherCheck:
         findings (tuple[Finding, ...]): In the order in which people read them.
         load_report (LoadReport, optional): How its checkpoint fitted.
         scores (Scores, optional): Of ``'declared'``, ``'swapped'`` and ``'random'``, if it was evaluated: the teacher,
-            the teacher with red and blue exchanged in every image, the same network with random weights.
+            the teacher with swapped channels in every image, the same network with random weights.
         chance (float, optional): The score that knowing nothing gives.
     """
 
@@ -73,16 +73,16 @@ def check_teachers(distiller: FeatureDistiller, cfg: Config, images: int = 200) 
     """Checks the weights, the classes and the input of each teacher, and what it knows.
 
     A teacher is evaluated on validation images of the student's config, with the pipeline, the data preprocessor and
-    the batch size of its own. It knows nothing if it is not clearly better (see :func:`clearly_better`) than the same
-    network with random weights, or, where the metric is an accuracy, than guessing. Its channels are in the wrong order
-    if it is clearly better with red and blue exchanged.
+    the batch size of its own. It is at chance level if it is not clearly better (see :func:`clearly_better`) than the
+    same network with random weights, or, where the metric is an accuracy, than guessing. Its channels are in the wrong
+    order if it is clearly better with swapped channels.
 
     Models, random states and data loaders of a training are as they were afterwards. In a distributed job all processes
     have to call it, and find the same.
 
     Args:
         distiller (FeatureDistiller): With its teachers, on the device on which they are to run.
-        cfg (Config): The whole config that it was built from; the libraries' default scope has to be set.
+        cfg (Config): The entire config that it was built from; the libraries' default scope has to be set.
         images (int): How many validation images. Defaults to 200.
 
     Returns:
@@ -152,7 +152,7 @@ class _Check:
 
     def _input(self) -> Iterator[Finding]:
         converted = 'is handed on as it is' if self._teacher.convert.is_identity else 'is converted for the teacher'
-        yield Finding('ok', f"The student's normalised input {converted}.")
+        yield Finding('ok', f"The student's normalized input {converted}.")
 
     def _data(self, images: int) -> Union[ValidationData, str]:
         """The data that the teacher is evaluated on, or why it cannot be."""
@@ -177,7 +177,7 @@ class _Check:
     def _evaluate(self, data: ValidationData) -> tuple[Scores, float]:
         torch.manual_seed(0)
         blank = build_model(self._own, data_preprocessor=copy.deepcopy(self._distiller.data_preprocessor)).eval()
-        draw_weights(blank)
+        init_unset_parameters(blank)
         device = next(self._teacher.model.parameters()).device
         # A data preprocessor follows to(), and not the way that the teacher takes with the student.
         own, random = self._unchanged(blank).to(device), blank.to(device)
@@ -206,7 +206,7 @@ class _Check:
     def _judge(self, scores: Scores, chance: float) -> Iterator[Finding]:
         declared, swapped = scores.groups['declared'], scores.groups['swapped']
         figures = (f'{scores.metric} is {scores.mean("declared"):.4g} on {scores.images} validation images; chance is '
-                   f'{chance:.4g}, and red and blue exchanged give {scores.mean("swapped"):.4g}')
+                   f'{chance:.4g}, and swapped channels give {scores.mean("swapped"):.4g}')
         option = 'to_rgb' if hasattr(self._teacher.model.data_preprocessor, 'to_rgb') else 'bgr_to_rgb'
         value = InputSpace.of(self._teacher.model.data_preprocessor).reverses_channels
         if clearly_better(swapped, declared):
@@ -216,7 +216,7 @@ class _Check:
                           f'{value} in {where}; it should be {not value}, with mean and std in that order, or the '
                           'checkpoint is of another config.')
         elif not self._knows(scores, chance):
-            yield Finding('chance', f'{figures}: it knows nothing of this data. {self._remedy()}')
+            yield Finding('chance', f'{figures}: it is at chance level on this data. {self._remedy()}')
         else:
             yield Finding('ok', f'{figures}.')
 

@@ -1,4 +1,4 @@
-"""Bridges: a convolution and batch normalisation from the space of one network to that of another."""
+"""Bridges: a convolution and batch normalization from the space of one network to that of another."""
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, constant_init, kaiming_init
 from torch import Tensor
@@ -9,7 +9,7 @@ from mmfeatdistill.taps.feature_map import FeatureShape
 
 @MODELS.register_module()
 class Bridge(BaseModule):
-    r"""A 3x3 convolution and batch normalisation, with a leaky ReLU where the other side is activated.
+    r"""A 3x3 convolution and batch normalization, with a leaky ReLU where the other side is activated.
 
     .. math:: g(s) = \mathrm{LReLU}_{0.1}\bigl(\mathrm{BN}(W * s)\bigr)
 
@@ -38,7 +38,7 @@ class Bridge(BaseModule):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialises as stated above."""
+        """Initializes as stated above."""
         kaiming_init(self.layer.conv, mode='fan_out', nonlinearity='relu', distribution='normal')
         constant_init(self.layer.norm, 1)
 

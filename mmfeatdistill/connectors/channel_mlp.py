@@ -14,7 +14,7 @@ class ChannelMLP(nn.Sequential):
     .. math:: g(s) = W_2\, \mathrm{ReLU}(W_1 s + b_1) + b_2
 
     The student transform of Channel MLP (arXiv 2303.13212, section 3.2). It has PyTorch's default
-    initialisation, as the paper states none.
+    initialization, as the paper states none.
 
     Args:
         student_shape (FeatureShape): Found by the dry run.

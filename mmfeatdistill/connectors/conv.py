@@ -1,4 +1,4 @@
-"""Linear connectors: a 1x1 convolution, with or without batch normalisation."""
+"""Linear connectors: a 1x1 convolution, with or without batch normalization."""
 import math
 
 from mmcv.cnn import ConvModule
@@ -13,7 +13,7 @@ from mmfeatdistill.taps.feature_map import FeatureShape
 class Conv1x1(nn.Conv2d):
     """A 1x1 convolution with bias from the student's to the teacher's width (FitNets, MGD and others).
 
-    It has PyTorch's default initialisation.
+    It has PyTorch's default initialization.
 
     Args:
         student_shape (FeatureShape): Found by the dry run.
@@ -31,9 +31,9 @@ class Conv1x1(nn.Conv2d):
 
 @MODELS.register_module()
 class ConvBN(BaseModule):
-    """A 1x1 convolution without bias and batch normalisation: the student transform of OFD.
+    """A 1x1 convolution without bias and batch normalization: the student transform of OFD.
 
-    The convolution starts from N(0, 2 / C_teacher), the normalisation from weight 1 and bias 0, as in
+    The convolution starts from N(0, 2 / C_teacher), the normalization from weight 1 and bias 0, as in
     the authors' code (arXiv 1904.01866, section 3.2).
 
     Args:
@@ -53,7 +53,7 @@ class ConvBN(BaseModule):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialises as stated above."""
+        """Initializes as stated above."""
         conv = self.layer.conv
         normal_init(conv, std=math.sqrt(2 / conv.out_channels))
         constant_init(self.layer.norm, 1)

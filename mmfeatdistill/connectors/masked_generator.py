@@ -18,7 +18,7 @@ class MaskedGenerator(nn.Module):
     with 3x3 convolutions of the teacher's width, and a 1x1 convolution A where the student has another width. The
     noise u is drawn anew for every batch; in eval mode nothing is hidden. With the loss ``SquaredError`` this is
     masked generative distillation (arXiv 2205.01529), :func:`mmfeatdistill.losses.masked_generative`. Layers, their
-    order, and PyTorch's default initialisation are those of the authors' code.
+    order, and PyTorch's default initialization are those of the authors' code.
 
     Args:
         student_shape (FeatureShape): Found by the dry run.
@@ -26,7 +26,7 @@ class MaskedGenerator(nn.Module):
         mask_ratio (float): The share that is hidden, from 0 to 1. The authors use 0.65 for RetinaNet, 0.45 for Faster
             R-CNN, 0.75 for segmentation and 0.15 for classification.
         hide (str): ``'positions'``, all channels of a position at once, as the authors do for dense prediction, or
-            ``'channels'``, a channel as a whole, as they do for classification. Defaults to ``'positions'``.
+            ``'channels'``, an entire channel, as they do for classification. Defaults to ``'positions'``.
 
     Raises:
         ValueError: ``mask_ratio`` is no share, or ``hide`` is neither.

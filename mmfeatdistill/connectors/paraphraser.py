@@ -9,7 +9,7 @@ class Paraphraser(nn.Module):
 
     with three 3x3 convolutions E that change the width in the second, and three transposed ones D that undo it, each
     followed by a leaky ReLU of slope 0.1. Of Factor Transfer (arXiv 1802.04977, section 3.1); order, slope and
-    initialisation, PyTorch's default, are those of the authors' code. It is no connector, as it stands on the teacher's
+    initialization, PyTorch's default, are those of the authors' code. It is no connector, as it stands on the teacher's
     side (see :class:`mmfeatdistill.objectives.FT`).
 
     Args:

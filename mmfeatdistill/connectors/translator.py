@@ -13,7 +13,7 @@ class Translator(nn.Sequential):
 
     The first keeps the student's width, the second changes it to the teacher's. The student transform of Factor
     Transfer (arXiv 1802.04977), which FEED (arXiv 1909.10754) takes over, one for each teacher. Order, slope and the
-    activation at the end are those of the authors' code of Factor Transfer, and so is the initialisation, PyTorch's
+    activation at the end are those of the authors' code of Factor Transfer, and so is the initialization, PyTorch's
     default.
 
     Args:

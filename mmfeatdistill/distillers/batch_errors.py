@@ -17,7 +17,7 @@ class BatchError(ValueError):
 
 
 def num_classes(model: nn.Module) -> Optional[int]:
-    """How many classes a network tells apart.
+    """How many classes a network has.
 
     Args:
         model (nn.Module): Of any MM library.
@@ -33,7 +33,7 @@ def num_classes(model: nn.Module) -> Optional[int]:
 
 
 @contextmanager
-def explained(model: nn.Module, batch: Any) -> Iterator[None]:
+def explain_batch_errors(model: nn.Module, batch: Any) -> Iterator[None]:
     """Says what is wrong with a batch where a step fails on it; the labels and images of others are not looked at.
 
     Args:
@@ -111,9 +111,9 @@ def _fault_of_samples(model: nn.Module, count: int, samples: Any) -> Optional[st
         for name, values in given:
             outside = [label for label in values.unique().tolist() if classes is not None and not 0 <= label < classes]
             if wrong := [label for label in outside if name != 'gt_sem_seg.data' or label not in ignored]:
-                return (f'data sample {index} has the class {wrong[0]} in {name}, and the network tells {classes} '
-                        f"classes, 0 to {(classes or 0) - 1}; look at metainfo.classes of the dataset and num_classes "
-                        'of the heads.')
+                return (f'label {wrong[0]} is out of range for {classes} classes (data sample {index}, {name}; they '
+                        f'are 0 to {(classes or 0) - 1}); look at metainfo.classes of the dataset and num_classes of '
+                        'the heads.')
     return None
 
 

@@ -10,14 +10,14 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
-from mmfeatdistill.distillers.batch_errors import explained
+from mmfeatdistill.distillers.batch_errors import explain_batch_errors
 from mmfeatdistill.distillers.building import ADDED, build_objectives, build_student
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.objectives.base import no_gradient
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dry_run import probe
-from mmfeatdistill.taps.reader import Features, Reading, TapReader
+from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
 from mmfeatdistill.teacher.teacher import build_teachers
 
 _SHARED_TABLES = (
@@ -29,7 +29,7 @@ _SHARED_TABLES = (
 class FeatureDistiller(BaseModel):
     """Wears a student: to everything outside it is the student, plus losses while it trains.
 
-    It shares the student's tables of modules, parameters and buffers, so names, optimiser groups, EMA,
+    It shares the student's tables of modules, parameters and buffers, so names, optimizer groups, EMA,
     SyncBN conversion and checkpoints are the student's own. What distillation adds is one child,
     ``distiller``, that holds the objectives; :class:`mmfeatdistill.engine.hooks.StudentCheckpointHook` keeps it
     out of saved state dicts. The teachers are not part of the model at all (see
@@ -90,12 +90,12 @@ class FeatureDistiller(BaseModel):
         """
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode, **kwargs)
-        with explained(self.student, dict(inputs=inputs, data_samples=data_samples)):
+        with explain_batch_errors(self.student, dict(inputs=inputs, data_samples=data_samples)):
             return self._losses(inputs, data_samples, **kwargs)
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
         """A training step as any model makes it; says what is wrong with a batch on which it fails."""
-        with explained(self.student, data):
+        with explain_batch_errors(self.student, data):
             return super().train_step(data, optim_wrapper)
 
     def _losses(self, inputs: Tensor, data_samples: Optional[list], **kwargs: Any) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class FeatureDistiller(BaseModel):
             started = self._start_teachers(active, inputs, data_samples)
             features, losses = self.reader.read(
                 lambda: self.student(inputs, data_samples, mode='loss', **kwargs))
-            self._add_losses(losses, active, Reading(features, self.reader, inputs, data_samples), started)
+            self._add_losses(losses, active, TappedPass(features, self.reader, inputs, data_samples), started)
         if len(active) < len(self.objectives) and get_world_size() > 1:
             self._keep_idle_parameters(losses)
         return losses
@@ -132,7 +132,7 @@ class FeatureDistiller(BaseModel):
         return self._modules[ADDED]  # type: ignore[return-value]
 
     def init_weights(self) -> None:
-        """Initialises the student as it would initialise alone; the connectors do not disturb it."""
+        """Initializes the student as it would initialize alone; the connectors do not disturb it."""
         # Out of reach meanwhile: an init_cfg at the top of the student would draw for them too.
         added = self._modules.pop(ADDED)
         try:
@@ -178,8 +178,8 @@ class FeatureDistiller(BaseModel):
         self.student._load_from_state_dict(*args, **kwargs)
 
     @torch.compiler.disable
-    def _add_losses(self, losses: dict[str, Any], active: Mapping[str, Objective], student: Reading,
-                    started: Mapping[int, Reading]) -> None:
+    def _add_losses(self, losses: dict[str, Any], active: Mapping[str, Objective], student: TappedPass,
+                    started: Mapping[int, TappedPass]) -> None:
         """Adds the losses of the objectives to the student's own."""
         self._check_first_step(active, student.features, losses)
         targets = self._finish_teachers(active, started)
@@ -191,7 +191,7 @@ class FeatureDistiller(BaseModel):
 
     @torch.compiler.disable
     def _start_teachers(self, objectives: Mapping[str, Objective], inputs: Tensor,
-                        data_samples: Optional[list]) -> dict[int, Reading]:
+                        data_samples: Optional[list]) -> dict[int, TappedPass]:
         """Starts each teacher once, for all objectives that read it; the readings by teacher."""
         wanted: dict[int, set[str]] = {}
         for objective in objectives.values():
@@ -200,13 +200,13 @@ class FeatureDistiller(BaseModel):
         return {i: self.teachers[i].start(inputs, data_samples, taps) for i, taps in sorted(wanted.items())}
 
     def _finish_teachers(self, objectives: Mapping[str, Objective],
-                         started: Mapping[int, Reading]) -> dict[str, list[Reading]]:
+                         started: Mapping[int, TappedPass]) -> dict[str, list[TappedPass]]:
         """Waits for the teachers; the readings by objective."""
         readings = {index: self.teachers[index].finish(reading) for index, reading in started.items()}
         return {name: [readings[index] for index in objective.teachers_read(len(self.teachers))]
                 for name, objective in objectives.items()}
 
-    def _attach(self, taps: Sequence[str]) -> Reading:
+    def _attach(self, taps: Sequence[str]) -> TappedPass:
         """Sets what is read of the student, and finds its shapes (see :meth:`Teacher.attach`)."""
         self.reader = TapReader(self.student, taps, owner='student')
         return probe(self.student, self.reader)[0]
@@ -264,12 +264,12 @@ class _Objectives(ModuleDict):
     """The child that distillation adds."""
 
     def init_weights(self) -> None:
-        """Initialises without touching the random state: the student alone would not have drawn."""
+        """Initializes without touching the random state: the student alone would not have drawn."""
         with torch.random.fork_rng(devices=[]):
             super().init_weights()
 
 
-def _dry_run(attach: Callable[[Sequence[str]], Reading], taps: Mapping[str, Sequence[str]]) -> Reading:
+def _dry_run(attach: Callable[[Sequence[str]], TappedPass], taps: Mapping[str, Sequence[str]]) -> TappedPass:
     """Attaches the taps of all objectives at once; an error names the objective that causes it."""
     with config_key('model.objectives'):
         try:

@@ -69,7 +69,7 @@ def at_least(minimum: int, kind: Callable[[str], float] = int) -> Callable[[str]
         8
         >>> at_least(1)('0')
         Traceback (most recent call last):
-        argparse.ArgumentTypeError: expected a whole number of at least 1, got '0'
+        argparse.ArgumentTypeError: expected a integer of at least 1, got '0'
     """
     def read(text: str) -> float:
         try:
@@ -77,7 +77,7 @@ def at_least(minimum: int, kind: Callable[[str], float] = int) -> Callable[[str]
         except ValueError:
             number = math.nan
         if not number >= minimum:
-            name = 'whole number' if kind is int else 'number'
+            name = 'integer' if kind is int else 'number'
             raise argparse.ArgumentTypeError(f'expected a {name} of at least {minimum}, got {text!r}')
         return number
     return read

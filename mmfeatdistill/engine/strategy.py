@@ -13,7 +13,7 @@ from mmfeatdistill.registry import STRATEGIES
 class FSDPStrategy(_FSDPStrategy):
     """mmengine's ``FSDPStrategy``, whose trainings can also be distilled and resumed.
 
-    The teachers are in no shard: every process has whole ones, on its device. And mmengine restores the state of the
+    The teachers are in no shard: every process has complete ones, on its device. And mmengine restores the state of the
     optimizer with the arguments of PyTorch 2.0, which no later version understands. It takes the options of mmengine's
     strategy.
     """

@@ -106,7 +106,7 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def _main(function: Callable[[Send], None], sender: Connection, console: str, threads: int) -> None:
-    # Of its own group: Ctrl-C in a terminal reaches the parent alone, which ends the whole group.
+    # Of its own group: Ctrl-C in a terminal reaches the parent alone, which ends the entire group.
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for receiver in list(_receivers):

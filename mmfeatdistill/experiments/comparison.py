@@ -131,7 +131,7 @@ def compare(configs: Iterable[str], seeds: Iterable[int], out: str,
     Where a list names the same config several times, these teachers are those of the seeds 1, 2, ... whatever the seed
     of the student: an ensemble is trained once.
 
-    Where ``load_from`` names ``work_dirs/<name>/epoch_<n>.pth`` and ``<name>.py`` is beside the config, that stage is
+    Where ``load_from`` names ``work_dirs/<name>/epoch_<n>.pth`` and ``<name>.py`` is next to the config, that stage is
     trained first, with the same seed, and its last checkpoint is loaded.
 
     Work directories are ``<out>/seed_<seed>/<name>``, with the config's name, or :func:`student_name` for a student
@@ -226,7 +226,7 @@ class _Plan:
         return trained
 
     def _stage_before(self, cfg: Config, config: str, seed: int) -> dict[str, Experiment]:
-        """The training whose checkpoint this one starts from, if its config is beside this one's."""
+        """The training whose checkpoint this one starts from, if its config is next to this one's."""
         named = _WORK_DIR_CHECKPOINT.fullmatch(cfg.get('load_from') or '')
         before = named and osp.join(osp.dirname(config), f'{named[1]}.py')
         return {'load_from': self._training(before, seed)} if before and osp.isfile(before) else {}
@@ -260,7 +260,7 @@ def _is_trained_here(teacher: Mapping[str, Any]) -> bool:
 
 
 def _data_arguments(cfg: Config) -> tuple[str, ...]:
-    """How the training data were made, where a dataset converter of this project has written that beside them."""
+    """How the training data were made, where a dataset converter of this project has written that next to them."""
     file = osp.join(cfg.train_dataloader.dataset.get('data_root') or '', 'arguments.json')
     if not osp.isfile(file):
         return ()

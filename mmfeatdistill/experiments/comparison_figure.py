@@ -26,7 +26,7 @@ def comparison_figure(table: Table) -> bytes:
     """Draws the scores of the student alone, of every method and of the teacher; where it was timed, gain against time.
 
     Dots are seeds; a mark is their mean, its bar one sample standard deviation each way. The bands of the student alone
-    and of the teacher are drawn over the whole height. Rows without a score are left out; where only some seeds have
+    and of the teacher are drawn over the entire height. Rows without a score are left out; where only some seeds have
     one, their number is given.
 
     Args:
@@ -101,7 +101,7 @@ def _draw_costs(axes: Axes, rows: Sequence[Row]) -> None:
     axes.text(student, 1.01, 'student alone', fontsize=8, ha='center', transform=axes.get_xaxis_transform())
     axes.axhline(0, color=_ALONE, linewidth=0.8, zorder=0)
     axes.margins(x=0.12, y=0.08)
-    axes.set_xlabel('seconds per training iteration, nothing beside it', fontsize=9)
+    axes.set_xlabel('seconds per training iteration, nothing else running', fontsize=9)
     axes.set_ylabel('gain over the student alone', fontsize=9)
     _tidy(axes)
     bottom, top = axes.get_ylim()

@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.experiments.child_process import Send
 from mmfeatdistill.zoo.configs import load_config
 
@@ -68,7 +68,8 @@ class Experiment:
     def fingerprint(self) -> str:
         """Stands for everything that the result depends on; equal ones are the same experiment.
 
-        What a config file defines beside the settings of a runner does not count, nor where results are written.
+        What a config file defines in addition to the settings of a runner does not count, nor where results are
+        written.
         """
         cfg = self.load({key: need.fingerprint for key, need in self.needs.items()})
         settings = {name: cfg[name] for name in sorted(_settings() - _WITHOUT_INFLUENCE) if name in cfg}
@@ -101,7 +102,7 @@ class Experiment:
         """Takes the work directory; what another experiment left there is moved aside."""
         if self.owner() not in (None, self.fingerprint):
             os.rename(self.work_dir, f'{self.work_dir}.{time.strftime("%Y%m%d_%H%M%S")}')
-        write_whole(self._file('fingerprint.txt'), self.fingerprint)
+        atomic_write(self._file('fingerprint.txt'), self.fingerprint)
         if osp.isfile(self._file('failure.txt')):
             os.remove(self._file('failure.txt'))
 
@@ -111,7 +112,7 @@ class Experiment:
         Args:
             output (str): To be read by people.
         """
-        write_whole(self._file('failure.txt'), output)
+        atomic_write(self._file('failure.txt'), output)
 
     @property
     def console(self) -> str:
@@ -119,7 +120,7 @@ class Experiment:
         return self._file('console.log')
 
     def train(self, checkpoints: Mapping[str, str], send: Send) -> None:
-        """Trains or continues in this process, evaluates, and writes the result at once and whole.
+        """Trains or continues in this process, evaluates, and writes the result at once and atomically.
 
         Args:
             checkpoints (Mapping[str, str]): The last checkpoint of each experiment in :attr:`needs`, by its key.
@@ -152,7 +153,7 @@ class Experiment:
             seconds=time.monotonic() - started,
             peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             fingerprint=self.fingerprint)
-        write_whole(self._file('result.json'), json.dumps(asdict(result), indent=2))
+        atomic_write(self._file('result.json'), json.dumps(asdict(result), indent=2))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -172,8 +173,8 @@ class Result:
     Attributes:
         metrics (dict[str, float]): Of the last evaluation, under mmengine's names.
         checkpoint (str): The last checkpoint.
-        seconds_per_iter (float): Median over the training; depends on what ran beside it.
-        seconds (float): Of the whole training in the process that finished it, evaluation included.
+        seconds_per_iter (float): Median over the training; depends on what else ran.
+        seconds (float): Of the entire training in the process that finished it, evaluation included.
         peak_memory_mib (float): Peak resident memory of that process.
         fingerprint (str): Of the experiment.
     """

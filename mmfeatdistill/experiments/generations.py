@@ -132,7 +132,7 @@ def _check_teacher(cfg: Any) -> None:
                           f'{len(cfg.model.teacher)}.')
     [teacher] = teacher_options(cfg.model.teacher).values()
     theirs = load_config(teacher['config']).model if 'config' in teacher else teacher['model']
-    # A student may have its data preprocessor beside it; it is part of no architecture.
+    # A student may have its data preprocessor next to it; it is part of no architecture.
     mine, theirs = (Config(dict(model={name: value for name, value in model.items() if name != 'data_preprocessor'}))
                     for model in (cfg.model.student, theirs))
     if mine.to_dict() != theirs.to_dict():

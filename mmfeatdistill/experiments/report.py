@@ -33,7 +33,7 @@ class Row:
         config (str): The distillation config; of a student alone, one of those that share it; of a teacher, its name.
         scores (dict[int, float | str]): By seed of the comparison, out of 100; or why there is none.
         score (Spread): Of the scores.
-        seconds_per_iter (float, optional): Mean over the seeds, with others running beside.
+        seconds_per_iter (float, optional): Mean over the seeds, with others running at the same time.
         peak_memory_mib (float, optional): Mean over the seeds.
         gain (Spread, optional): Of the differences to the student alone, seed by seed.
         gap_closed (float, optional): The gain over the distance from the student alone to the teachers.

@@ -22,11 +22,12 @@ How to read the tables:
 - **verdict**: "helps" or "hurts" where the mean gain exceeds one standard deviation of the student alone and one of the
   gains.
 - **teacher 1**, **teacher 2**, ...: those of an ensemble, which is the same whatever the seed of the student.
-- **training**: median seconds of an iteration, with other trainings beside it. **memory**: peak of the whole process.
-- **steps** are measured afterwards with nothing beside them: the student's step alone, the distilled step, the
+- **training**: median seconds of an iteration, with other trainings at the same time. **memory**: peak of the entire
+process.
+- **steps** are measured afterwards with nothing else running: the student's step alone, the distilled step, the
   distilled step over the sum of what it has to compute (student, teacher to its last tap, connectors and losses), and
   what the step adds to the memory held before it.
-- "not run", "not finished" and "failed" are trainings without a result; the figures beside them are of the other
+- "not run", "not finished" and "failed" are trainings without a result; the figures in their rows are of the other
   seeds."""
 
 

@@ -73,7 +73,7 @@ def run_experiments(experiments: Iterable[Experiment], jobs: Optional[int] = Non
                     on_result: Optional[OnResult] = None) -> dict[Experiment, Result]:
     """Runs experiments and those that they need, continues them, or reads their results if they are finished.
 
-    Each runs in a child process, so that memory is measured by itself and a crash stays its own. Its output
+    Each runs in a child process, so that memory is measured on its own and a crash stays its own. Its output
     goes to ``console.log`` in its work directory. A failed one stops only those that need it. All children end
     with this process, whatever ends it. Where there are GPUs, each child sees one, the one with the fewest children.
 

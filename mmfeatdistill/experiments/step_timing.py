@@ -1,4 +1,4 @@
-"""The cost of the training steps of experiments, measured once each with nothing beside it."""
+"""The cost of the training steps of experiments, measured once each with nothing else running."""
 import json
 import os.path as osp
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from mmengine.device import is_cuda_available
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.experiments.child_process import Child, Send, sigterm_raises
 from mmfeatdistill.experiments.experiment import Experiment
 from mmfeatdistill.step_costs.measure import measure_step
@@ -15,7 +15,7 @@ from mmfeatdistill.step_costs.measure import measure_step
 
 def time_steps(experiments: Iterable[Experiment], rounds: int, threads: int = 1,
                on_start: Optional[Callable[[Experiment], None]] = None) -> dict[Experiment, str]:
-    """Measures the steps of distilled trainings, one after the other, and keeps the figures beside their results.
+    """Measures the steps of distilled trainings, one after the other, and keeps the figures next to their results.
 
     See :func:`mmfeatdistill.step_costs.measure.measure_step`. What was measured before is not measured again.
 
@@ -70,7 +70,7 @@ def step_costs(experiment: Experiment) -> Optional[dict[str, Any]]:
 def _measure(experiment: Experiment, checkpoints: dict[str, str], rounds: int, threads: int, send: Send) -> None:
     costs = measure_step(experiment.load(checkpoints), rounds, within=0.0,
                          device='cuda' if is_cuda_available() else 'cpu')
-    write_whole(_file(experiment), json.dumps(
+    atomic_write(_file(experiment), json.dumps(
         costs._asdict() | dict(threads=threads, fingerprint=experiment.fingerprint), indent=2))
 
 

@@ -50,7 +50,7 @@ class AttentionTransfer(nn.Module):
     """:func:`attention_transfer` times ``loss_weight``.
 
     Args:
-        loss_weight (float): Factor of the loss. Defaults to 1; in this normalisation
+        loss_weight (float): Factor of the loss. Defaults to 1; in this normalization
             the paper's weight is 1000 per stage, halved in its eq. 2.
     """
 

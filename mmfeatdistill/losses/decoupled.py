@@ -1,4 +1,4 @@
-"""Divergence on the labelled class and among the others, weighted apart (DKD)."""
+"""Divergence on the labeled class and among the others, weighted apart (DKD)."""
 import torch
 from torch import Tensor
 
@@ -24,7 +24,7 @@ def decoupled(student: Tensor, teacher: Tensor, *, labels: Tensor, alpha: float,
         teacher (Tensor): Logits of the same shape; receives no gradient.
         labels (Tensor): Class indices, int64 of shape (N), each from 0 to K - 1 (not checked: that
             would wait for the device).
-        alpha (float): Weight of the labelled class; 1 in the authors' code.
+        alpha (float): Weight of the labeled class; 1 in the authors' code.
         beta (float): Weight of the other classes; 0.5 on ImageNet, 8 unless told otherwise on
             CIFAR-100 in the authors' code.
         tau (float): Temperature, above 0; 1 on ImageNet, 4 on CIFAR-100 in the

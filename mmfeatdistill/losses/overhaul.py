@@ -8,7 +8,7 @@ from mmfeatdistill.losses._pair import matching_pair, require_floating, squared_
 
 
 def overhaul_margin(bn_weight: Tensor, bn_bias: Tensor) -> Tensor:
-    r"""Mean of the negative part of each channel, told by the batch normalisation before.
+    r"""Mean of the negative part of each channel, told by the batch normalization before.
 
     .. math:: m = \mathrm{E}[x \mid x < 0]
         = \beta - |\gamma| \, \frac{\varphi(\beta / |\gamma|)}{\Phi(-\beta / |\gamma|)},

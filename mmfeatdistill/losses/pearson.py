@@ -14,8 +14,8 @@ def pearson(student: Tensor, teacher: Tensor) -> Tensor:
 
     with mean and (unbiased) deviation of a channel over the batch and the I positions; this is
     :math:`1 - r` averaged over the channels, r being Pearson's correlation. PKD (arXiv
-    2207.02039); the authors' code, too, standardises both sides and takes the squared error. The
-    mean runs over the whole batch, so the samples of a batch are not independent of each other.
+    2207.02039); the authors' code, too, standardizes both sides and takes the squared error. The
+    mean runs over the entire batch, so the samples of a batch are not independent of each other.
 
     Args:
         student (Tensor): Feature, shape (N, C, ...).
@@ -38,14 +38,14 @@ def pearson(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = matching_pair(student, teacher, '(N, C, ...)')
     if not student.numel():
         return student.sum()
-    scale, shift = _standardisation(student)
-    teacher_scale, teacher_shift = _standardisation(teacher)
-    # Both standardised and subtracted in one tensor of their size.
+    scale, shift = _standardization(student)
+    teacher_scale, teacher_shift = _standardization(teacher)
+    # Both standardized and subtracted in one tensor of their size.
     difference = torch.addcmul(shift - teacher_shift, student, scale).addcmul_(teacher, -teacher_scale)
     return squared_distance(difference, torch.zeros_like(shift).expand_as(difference)) / (2 * difference.numel())
 
 
-def _standardisation(feature: Tensor) -> tuple[Tensor, Tensor]:
+def _standardization(feature: Tensor) -> tuple[Tensor, Tensor]:
     """Factor and summand of each channel that give it mean 0 and deviation 1."""
     rest = [dim for dim in range(feature.dim()) if dim != 1]
     count = feature.numel() // feature.shape[1]

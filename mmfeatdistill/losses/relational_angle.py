@@ -16,7 +16,7 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
     paper sums over the triplets; the authors' code takes the mean over all N x N x N entries,
     degenerate triplets (cosine 0 where two points coincide) among them, as here. Time and memory
     grow as N^2 (N + D). The embeddings are compared as they come: where a method wants them of
-    unit length, normalise them before.
+    unit length, normalize them before.
 
     Angles have no width. So, unlike most losses, this one takes embeddings of different widths, and needs no connector.
 

@@ -16,7 +16,7 @@ def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
     with h the Huber loss and :math:`\mu` the mean of the distances above 0. Relational knowledge
     distillation (arXiv 1904.05068, section 3.2.1). The paper sums over the pairs; the authors'
     code takes the mean over all N x N entries, the zero diagonal among them, as here. The
-    embeddings are compared as they come: where a method wants them of unit length, normalise them
+    embeddings are compared as they come: where a method wants them of unit length, normalize them
     before.
 
     Relative distances have no width. So, unlike most losses, this one takes embeddings of different widths, and needs

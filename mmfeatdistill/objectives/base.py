@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 from mmfeatdistill.taps.tap import Tap
 
 
@@ -63,15 +63,15 @@ def no_gradient(parameters: Iterable[Tensor]) -> Tensor:
     return torch.stack(firsts).sum() * 0 if firsts else torch.zeros(())
 
 
-def only_teacher(teachers: Sequence[Reading], key: str) -> Reading:
+def only_teacher(teachers: Sequence[TappedPass], key: str) -> TappedPass:
     """The teacher of an objective that can have one only.
 
     Args:
-        teachers (Sequence[Reading]): Those that it reads.
+        teachers (Sequence[TappedPass]): Those that it reads.
         key (str): Where the objective stands in the config.
 
     Returns:
-        Reading: The one.
+        TappedPass: The one.
 
     Raises:
         ConfigError: There are several.
@@ -102,7 +102,7 @@ class Objective(BaseModule):
         runs_teacher (bool): Whether it runs modules of the teacher itself, beyond reading taps.
 
     Raises:
-        TypeError: ``taps`` is no list, or an entry of it is no tap.
+        TypeError: ``taps`` is no list, or an entry of it is an invalid tap.
         ValueError: ``taps`` is empty, or a tap does not follow the grammar.
     """
 
@@ -155,23 +155,23 @@ class Objective(BaseModule):
         """How many training images this objective still has to :meth:`observe`; 0 unless a method needs some."""
         return 0
 
-    def observe(self, teachers: Sequence[Reading]) -> None:
+    def observe(self, teachers: Sequence[TappedPass]) -> None:
         """Sees a batch of training images before the first iteration (see :attr:`images_wanted`).
 
         Args:
-            teachers (Sequence[Reading]): Those of each teacher that is read, without gradient.
+            teachers (Sequence[TappedPass]): Those of each teacher that is read, without gradient.
         """
 
     def conclude(self) -> None:
         """Ends the observation, in all processes at once; what was found goes into buffers, so that it is saved."""
 
     @abstractmethod
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
-        """Builds what depends on widths and sizes, before the optimiser exists.
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
+        """Builds what depends on widths and sizes, before the optimizer exists.
 
         Args:
-            student (Reading): The student in the dry run, on one image.
-            teachers (Sequence[Reading]): Each teacher that is read.
+            student (TappedPass): The student in the dry run, on one image.
+            teachers (Sequence[TappedPass]): Each teacher that is read.
             key (str): Where this objective stands in the config.
 
         Raises:
@@ -179,13 +179,13 @@ class Objective(BaseModule):
         """
 
     @abstractmethod
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """Computes the losses of a batch.
 
         Args:
-            student (Reading): The student's features, and the batch.
-            teachers (Sequence[Reading]): Those of each teacher that is read, without gradient.
+            student (TappedPass): The student's features, and the batch.
+            teachers (Sequence[TappedPass]): Those of each teacher that is read, without gradient.
 
         Returns:
-            dict[str, Tensor]: Scalars; those to be minimised have ``loss`` in their name.
+            dict[str, Tensor]: Scalars; those to be minimized have ``loss`` in their name.
         """

@@ -10,12 +10,12 @@ from mmfeatdistill.losses import decoupled
 from mmfeatdistill.objectives.base import Objective
 from mmfeatdistill.objectives.labels import single_labels
 from mmfeatdistill.registry import MODELS
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 
 
 @MODELS.register_module()
 class Decoupled(Objective):
-    r"""Pulls a classifier's logits to the teacher's, the labelled class and the other classes weighted apart (DKD).
+    r"""Pulls a classifier's logits to the teacher's, the labeled class and the other classes weighted apart (DKD).
 
     .. math:: L = w \tau^2 \left[ \alpha \, \mathrm{KL}(b^t \Vert b^s) + \beta \, \mathrm{KL}(q^t \Vert q^s) \right]
 
@@ -27,7 +27,7 @@ class Decoupled(Objective):
 
     Args:
         taps (list): Where the logits are: ``['head.fc']``.
-        alpha (float): Weight of the labelled class against all others. Defaults to 1, as in the authors' code.
+        alpha (float): Weight of the labeled class against all others. Defaults to 1, as in the authors' code.
         beta (float): Weight of the other classes. Defaults to 8, the authors' on CIFAR-100; 0.5 on ImageNet.
         tau (float): Temperature. Defaults to 4, the authors' on CIFAR-100; 1 on ImageNet.
         loss_weight (float): Factor of the loss. Defaults to 1.
@@ -46,7 +46,7 @@ class Decoupled(Objective):
         self.tau = tau
         self.loss_weight = loss_weight
 
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Compares the logits of the dry run, as if its image were of class 0 (see :class:`Objective`)."""
         with config_key(key):
             for pair in self._pairs(student, teachers):
@@ -56,7 +56,7 @@ class Decoupled(Objective):
                                      "expected the logits of a classifier, as in taps=['head.fc'].")
                 self._compare(*pair, torch.zeros(1, dtype=torch.int64, device=pair[0].device))
 
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
         return {f'loss_{i}': self._compare(*pair, single_labels(student.data_samples).to(pair[0].device))
                 for i, pair in enumerate(self._pairs(student, teachers))}
@@ -65,7 +65,7 @@ class Decoupled(Objective):
         return self.loss_weight * decoupled(student, teacher, labels=labels, alpha=self.alpha, beta=self.beta,
                                             tau=self.tau)
 
-    def _pairs(self, student: Reading, teachers: Sequence[Reading]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self, student: TappedPass, teachers: Sequence[TappedPass]) -> Iterator[tuple[Tensor, Tensor]]:
         for features in teachers:
             for tap in self.taps:
                 yield _logits(student[tap.student], tap.student), _logits(features[tap.teacher], tap.teacher)

@@ -14,7 +14,7 @@ from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import same_size, shape_of
 from mmfeatdistill.taps.isolation import batch_statistics, untracked_statistics
 from mmfeatdistill.taps.partial_forward import StageChain
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 
 
 class MixedPath(NamedTuple):
@@ -29,7 +29,7 @@ class FCFD(Objective):
     r"""Pulls bridged features to the teacher's, and what either network makes of the other's features.
 
     With :math:`s^l, t^l` the features at the end of stage :math:`l`, bridges :math:`b^l` to the teacher's space and
-    :math:`c^l` to the student's, and the later parts :math:`S^{l}, T^{l}` of the two networks behind stage :math:`l`:
+    :math:`c^l` to the student's, and the later parts :math:`S^{l}, T^{l}` of the two networks after stage :math:`l`:
 
     .. math:: L_\mathrm{app} = \sum_l \mathrm{mse}\bigl(b^l(s^l), t^l\bigr)
         + \mathrm{mse}\bigl(g(b^L(s^L)), g(t^L)\bigr)
@@ -41,7 +41,7 @@ class FCFD(Objective):
     without replacement; of the former, the features at the later stages join :math:`L_\mathrm{app}`. Behind the last
     stage a path is only continued where the output is a map, by the decode head. Only the later parts run again.
 
-    Source: FCFD (ICLR 2023, arXiv 2304.11832) and its authors' code. Mixed paths normalise by statistics of their own,
+    Source: FCFD (ICLR 2023, arXiv 2304.11832) and its authors' code. Mixed paths normalize by statistics of their own,
     those of the batch, in the teacher's stages too; the running statistics of both networks stay as they are. Gradient
     flows through the teacher's frozen later part to the student, and through the student's later part to its weights.
     The authors' teacher uses batch statistics in its own pass as well: ``teacher=dict(..., batch_statistics=True)``.
@@ -84,7 +84,7 @@ class FCFD(Objective):
         """The stages and the logits."""
         return [*super().teacher_taps, self.output.teacher]
 
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the bridges, and finds the later parts of both networks (see :class:`Objective`)."""
         teacher = only_teacher(teachers, key)
         with config_key(f'{key}.taps'):
@@ -96,7 +96,7 @@ class FCFD(Objective):
         with config_key(f'{key}.output'):
             student_output, teacher_output = student[self.output.student][0], teacher[self.output.teacher][0]
             if student_output.shape[1] != teacher_output.shape[1]:
-                raise ValueError(f'the student tells {student_output.shape[1]} classes and the teacher '
+                raise ValueError(f'the student has {student_output.shape[1]} classes and the teacher '
                                  f'{teacher_output.shape[1]}, so their outputs cannot be compared.')
         with config_key(key):
             kl_divergence(*same_size(student_output, teacher_output), tau=self.tau)
@@ -107,7 +107,7 @@ class FCFD(Objective):
             raise ConfigError(f'{key}.paths: {len(self.taps)} stage(s) give {len(self._paths)} mixed paths here, '
                               f'got {self.paths!r}.')
 
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
         [teacher] = teachers
         own, targets = self._student.features(student), self._teacher.features(teacher)
@@ -140,5 +140,5 @@ class FCFD(Objective):
 
 
 def _bridge(source: Tensor, target: Tensor) -> Bridge:
-    # Only a feature behind a ReLU has no negative value at all.
+    # Only a feature after a ReLU has no negative value at all.
     return Bridge(shape_of(source), shape_of(target), activated=bool((target >= 0).all()))

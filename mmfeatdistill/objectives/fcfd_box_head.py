@@ -12,7 +12,7 @@ from mmfeatdistill.objectives.base import Objective, only_teacher
 from mmfeatdistill.objectives.roi import run_box_head
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import same_size, shape_of
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 
 _ROIS = 'roi_head.bbox_roi_extractor:in[-1]'
 _LOGITS = 'roi_head.bbox_head.fc_cls'
@@ -35,7 +35,7 @@ class FCFDBoxHead(Objective):
     and ``loss_box``. Without a proposal the last two are zero.
 
     Source: FCFD (ICLR 2023, arXiv 2304.11832) and its authors' code for detection. For their "inherit" variant see
-    :class:`mmfeatdistill.engine.hooks.InheritHook`. Of a cascade as teacher the first stage is run.
+    :class:`mmfeatdistill.engine.hooks.InheritTeacherWeightsHook`. Of a cascade as teacher the first stage is run.
 
     Args:
         taps (list): The levels, ``['neck']``.
@@ -62,7 +62,7 @@ class FCFDBoxHead(Objective):
         """The levels, the sampled proposals, and what the student's own box head makes of them."""
         return [*super().student_taps, _ROIS, _LOGITS, _OFFSETS]
 
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the bridges and tries the box heads on each other's levels (see :class:`Objective`)."""
         teacher = only_teacher(teachers, key)
         with config_key(f'{key}.taps'):
@@ -78,7 +78,7 @@ class FCFDBoxHead(Objective):
                              'box deltas (box_weight=0 leaves them out)')
             kl_divergence(student[_LOGITS][0], mimicked.logits, tau=self.tau)
 
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
         [teacher] = teachers
         own, targets = self._levels(student, teacher)
@@ -99,12 +99,12 @@ class FCFDBoxHead(Objective):
                 offsets, [mimicked.offsets] * len(offsets), pool_last=False)
         return losses
 
-    def _levels(self, student: Reading, teacher: Reading) -> tuple[list[Tensor], list[Tensor]]:
+    def _levels(self, student: TappedPass, teacher: TappedPass) -> tuple[list[Tensor], list[Tensor]]:
         own = [level for tap in self.taps for level in student[tap.student]]
         targets = [level for tap in self.taps for level in teacher[tap.teacher]]
         if len(own) != len(targets):
             raise ValueError(f'the student has {len(own)} levels and the teacher {len(targets)}; box heads can only be '
-                             'exchanged between networks with as many.')
+                             'swapped between networks with as many.')
         return own, targets
 
 

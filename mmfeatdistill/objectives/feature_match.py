@@ -10,7 +10,7 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives.base import Objective
 from mmfeatdistill.registry import MODELS, build
 from mmfeatdistill.taps.feature_map import as_map, same_size, shape_of
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 
 
 @MODELS.register_module()
@@ -47,7 +47,7 @@ class FeatureMatch(Objective):
         super().__init__(taps, teacher)
         self._configs = dict(loss=loss, connector=connector or dict(type='Identity'))
 
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the loss, and a connector for each pair of features (see :class:`Objective`)."""
         self.loss = build(self._configs['loss'], f'{key}.loss')
         if isinstance(self.loss, Objective):
@@ -69,7 +69,7 @@ class FeatureMatch(Objective):
             connector.to(student_feature.dtype)
         self._try(pairs, key)
 
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
         return {f'loss_{i}': self._match(connector, s, t) for i, (connector, (s, t)) in
                 enumerate(zip(self.connectors, self._pairs(student, teachers)))}
@@ -105,16 +105,16 @@ class FeatureMatch(Objective):
         return self.loss(connected, target)
 
     def _connected(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's feature behind its connector and the teacher's, as maps of one size."""
+        """The student's feature after its connector and the teacher's, as maps of one size."""
         return same_size(connector(as_map(student)), as_map(teacher), _has_tokens(student, teacher))
 
-    def _targets(self, teachers: Sequence[Reading]) -> Iterator[Tensor]:
+    def _targets(self, teachers: Sequence[TappedPass]) -> Iterator[Tensor]:
         """The teachers' features in the order of the losses."""
         for features in teachers:
             for tap in self.taps:
                 yield from features[tap.teacher]
 
-    def _pairs(self, student: Reading, teachers: Sequence[Reading]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self, student: TappedPass, teachers: Sequence[TappedPass]) -> Iterator[tuple[Tensor, Tensor]]:
         for features in teachers:
             for tap in self.taps:
                 yield from _same_number(tap, student[tap.student], features[tap.teacher])
@@ -141,7 +141,7 @@ def _named(key: str, hint: str = '') -> Iterator[None]:
 
 
 def _check_loss(loss: Any, student: Tensor, teacher: Tensor, key: str) -> None:
-    """Whether a loss of the dry run is what can be minimised."""
+    """Whether a loss of the dry run is what can be minimized."""
     if not isinstance(loss, Tensor) or loss.dim():
         given = f'a tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else f'{loss!r:.100}'
         raise ConfigError(f'{key}: expected a loss that gives one number, a tensor of shape (), got {given}.')
@@ -150,7 +150,7 @@ def _check_loss(loss: Any, student: Tensor, teacher: Tensor, key: str) -> None:
 
 
 def _is_moderate(feature: Tensor) -> bool:
-    """Whether no loss should overflow; parameters that were not initialised yet hold whatever was in memory."""
+    """Whether no loss should overflow; parameters that were not initialized yet hold whatever was in memory."""
     return bool((feature.abs() < 1e6).all())  # false of NaN
 
 

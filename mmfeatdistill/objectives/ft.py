@@ -11,7 +11,7 @@ from mmfeatdistill.connectors.paraphraser import Paraphraser
 from mmfeatdistill.objectives.feature_match import FeatureMatch
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import as_map
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 
 
 @MODELS.register_module()
@@ -45,7 +45,7 @@ class FT(FeatureMatch):
     Examples:
         >>> from mmfeatdistill.taps.reader import TapReader
         >>> def reading(feature):
-        ...     return Reading({'0': [feature]}, TapReader(nn.Sequential(nn.ReLU()), ['0'], 'net'), feature)
+        ...     return TappedPass({'0': [feature]}, TapReader(nn.Sequential(nn.ReLU()), ['0'], 'net'), feature)
         >>> objective = FT(taps=['0'])
         >>> objective.prepare(reading(torch.zeros(1, 3, 4, 4)), [reading(torch.zeros(1, 8, 4, 4))], key='ft')
         >>> sorted(objective(reading(torch.rand(2, 3, 4, 4)), [reading(torch.rand(2, 8, 4, 4))]))
@@ -60,7 +60,7 @@ class FT(FeatureMatch):
         self.rate = rate
         self.paraphrase_weight = paraphrase_weight
 
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds a paraphraser and a translator for each pair of features (see :class:`Objective`)."""
         self.paraphrasers = nn.ModuleList()
         for feature in self._targets(teachers):
@@ -68,7 +68,7 @@ class FT(FeatureMatch):
             self.paraphrasers.append(Paraphraser(channels, max(1, round(channels * self.rate))))
         super().prepare(student, self._paraphrased(teachers)[0], key)
 
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
         factors, reconstructions = self._paraphrased(teachers)
         losses = super().forward(student, factors)
@@ -79,7 +79,7 @@ class FT(FeatureMatch):
                 dtype=torch.promote_types(error.dtype, torch.float32))
         return losses
 
-    def _paraphrased(self, teachers: Sequence[Reading]) -> tuple[list[Reading], list[Tensor]]:
+    def _paraphrased(self, teachers: Sequence[TappedPass]) -> tuple[list[TappedPass], list[Tensor]]:
         """The readings with factors in place of features, and the reconstructions of the features."""
         paraphrasers, readings, reconstructions = iter(self.paraphrasers), [], []
         for teacher in teachers:

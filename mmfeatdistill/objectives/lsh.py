@@ -17,7 +17,7 @@ from mmfeatdistill.objectives.hyperplanes import POSITIONS, Hyperplanes, Offsets
 from mmfeatdistill.objectives.labels import single_labels
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import as_map, shape_of
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 from mmfeatdistill.taps.tap import Tap
 
 Kind = Literal['bce', 'l1', 'l2']
@@ -36,7 +36,7 @@ class LSH(FeatureMatch):
     then the mean of :math:`\log(1 + e^{-|W t + b|})`; with ``kind='l1'`` or ``'l2'`` it is 0.
 
     Offsets :math:`b` at the median or mean need one pass of the teacher over the training images before the first
-    iteration: ``dict(type='mmfeatdistill.CalibrationHook')`` in ``custom_hooks``. They are exact over all processes,
+    iteration: ``dict(type='mmfeatdistill.StatisticsHook')`` in ``custom_hooks``. They are exact over all processes,
     and saved for resuming. The median is that of ``max_samples`` samples at most: a random subset of the images, and
     32 random positions of each map.
 
@@ -71,8 +71,9 @@ class LSH(FeatureMatch):
 
     Examples:
         >>> from mmfeatdistill.taps.reader import TapReader
+        >>> reader = TapReader(nn.Sequential(nn.Linear(2, 5)), ['0:in'], 'net')
         >>> def reading(feature):
-        ...     return Reading({'0:in': [feature]}, TapReader(nn.Sequential(nn.Linear(2, 5)), ['0:in'], 'net'), feature)
+        ...     return TappedPass({'0:in': [feature]}, reader, feature)
         >>> objective = LSH(taps=['0:in'], kind='l2', bias='zero', loss_weight=1)
         >>> objective.prepare(reading(torch.zeros(1, 2)), [reading(torch.zeros(1, 2))], key='model.objectives.lsh')
         >>> objective(reading(torch.ones(4, 2)), [reading(torch.ones(4, 2))])
@@ -105,12 +106,12 @@ class LSH(FeatureMatch):
         """What is matched, and the logits where they decide which images count."""
         return [*super().teacher_taps, *self._classifiers]
 
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the connectors and draws the hashes (see :class:`Objective`).
 
         Args:
-            student (Reading): The student in the dry run, on one image.
-            teachers (Sequence[Reading]): Each teacher that is read.
+            student (TappedPass): The student in the dry run, on one image.
+            teachers (Sequence[TappedPass]): Each teacher that is read.
             key (str): Where this objective stands in the config.
 
         Raises:
@@ -141,7 +142,7 @@ class LSH(FeatureMatch):
             return 0
         return math.inf if self._bias == 'mean' else self._images
 
-    def observe(self, teachers: Sequence[Reading]) -> None:
+    def observe(self, teachers: Sequence[TappedPass]) -> None:
         """Adds a batch to the statistics of the teacher's features (see :class:`Objective`)."""
         for hashing, feature in zip(self.hashings, self._targets(teachers)):
             hashing.observe(as_map(feature).flatten(2).transpose(1, 2))
@@ -153,12 +154,12 @@ class LSH(FeatureMatch):
         print_log(f'{self._key}: {sum(len(hashing.bias) for hashing in self.hashings)} hyperplanes placed at the '
                   f"{self._bias} of the teacher's features.", logger='current', level=logging.INFO)
 
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`).
 
         Args:
-            student (Reading): The student's features.
-            teachers (Sequence[Reading]): Those of each teacher that is read, without gradient.
+            student (TappedPass): The student's features.
+            teachers (Sequence[TappedPass]): Those of each teacher that is read, without gradient.
 
         Returns:
             dict[str, Tensor]: ``loss_0``, ``loss_1``, ... in the order of the taps, and of the teachers.
@@ -186,14 +187,14 @@ class LSH(FeatureMatch):
             return connected.new_zeros(())
         return self.loss(_rows(connected), _rows(target), weight=hashing.weight, bias=hashing.bias, sample_mask=mask)
 
-    def _places(self, teachers: Sequence[Reading]) -> Iterator[tuple[Reading, TapPair, Tensor]]:
+    def _places(self, teachers: Sequence[TappedPass]) -> Iterator[tuple[TappedPass, TapPair, Tensor]]:
         """The teachers' features in the order of the losses, with where they are from."""
         for teacher in teachers:
             for pair in self.taps:
                 for feature in teacher[pair.teacher]:
                     yield teacher, pair, feature
 
-    def _masks(self, teachers: Sequence[Reading]) -> Iterator[Optional[Tensor]]:
+    def _masks(self, teachers: Sequence[TappedPass]) -> Iterator[Optional[Tensor]]:
         """Which images count in each loss; None for all."""
         for teacher, pair, _ in self._places(teachers):
             if not self._classifiers:
@@ -204,14 +205,14 @@ class LSH(FeatureMatch):
                 yield logits.argmax(1) == single_labels(teacher.data_samples).to(logits.device)
 
     def _classifier_at(self, pair: TapPair) -> str:
-        """The path of the teacher's classifier behind a tap."""
+        """The path of the teacher's classifier after a tap."""
         place = Tap.parse(pair.teacher).place
         if self._classifier is None and not place.is_input:
             raise ValueError(f'{pair.teacher!r} is not the input of the teacher\'s classifier, so that has to be '
                              "named, as in classifier='head.fc' or classifier='decode_head.conv_seg'.")
         return self._classifier or place.path
 
-    def _std_at(self, teacher: Reading, pair: TapPair) -> float:
+    def _std_at(self, teacher: TappedPass, pair: TapPair) -> float:
         """The standard deviation of the weights of the teacher's classifier."""
         path = self._classifier_at(pair)
         try:
@@ -227,7 +228,7 @@ class LSH(FeatureMatch):
         """Asked once, as the answer lies on the device."""
         if not self._offsets_are_known and self.images_wanted:
             raise ConfigError(f"{self._key}.bias: {self._bias!r} is that of the teacher's features on training images, "
-                              "which were not looked at; add dict(type='mmfeatdistill.CalibrationHook') to "
+                              "which were not looked at; add dict(type='mmfeatdistill.StatisticsHook') to "
                               "custom_hooks, or set bias='zero'.")
         self._offsets_are_known = True
 
@@ -270,8 +271,8 @@ def weight_std(classifier: nn.Module) -> float:
     return float(weight.std())
 
 
-def _check_images_count(classifiers: Sequence[str], teacher: Reading, is_map: bool) -> None:
+def _check_images_count(classifiers: Sequence[str], teacher: TappedPass, is_map: bool) -> None:
     """Whether images can be told apart by their one label."""
     if classifiers and (is_map or any(teacher[path][0].dim() != 2 for path in classifiers)):
-        raise ValueError('whole images count or do not, so a vector and one label for each are needed; the features or '
+        raise ValueError('images count or do not, so a vector and one label for each are needed; the features or '
                          'the logits here are maps.')

@@ -11,7 +11,7 @@ from mmfeatdistill.objectives.base import TapPair
 from mmfeatdistill.objectives.lsh import LSH, Kind, weight_std
 from mmfeatdistill.objectives.roi import box_classifier, box_feature
 from mmfeatdistill.registry import MODELS
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 
 _BOX_FEATURE = 'roi_head.bbox_head.fc_cls:in'
 _EXTRACTED = 'roi_head.bbox_roi_extractor:in'
@@ -22,7 +22,7 @@ _LEVELS = 'neck'
 class LSHRoI(LSH):
     """:class:`LSH` of the box heads of two-stage detectors, on the proposals that the student samples.
 
-    Matched is what ``roi_head.bbox_head.fc_cls`` reads: the last shared linear layer behind its ReLU. The student's is
+    Matched is what ``roi_head.bbox_head.fc_cls`` reads: the last shared linear layer after its ReLU. The student's is
     that of its own pass. The teacher's box head, of a cascade the first stage's, runs on the teacher's ``neck`` and the
     student's proposals up to there. Without proposals the loss is 0.
 
@@ -64,30 +64,30 @@ class LSHRoI(LSH):
         """The levels that the box head starts from."""
         return [_LEVELS]
 
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """See :class:`LSH`; of the proposals of the dry run only the widths count, and there may be none."""
         with config_key(key):
             on_proposals = self._on_proposals(student, teachers)
         super().prepare(_one_row(student), [_one_row(reading) for reading in on_proposals], key)
 
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`LSH`)."""
         return super().forward(student, self._on_proposals(student, teachers))
 
     @torch.no_grad()
-    def _on_proposals(self, student: Reading, teachers: Sequence[Reading]) -> list[Reading]:
+    def _on_proposals(self, student: TappedPass, teachers: Sequence[TappedPass]) -> list[TappedPass]:
         """What the teachers make of the student's proposals."""
         rois = student[_EXTRACTED][-1]
         return [replace(teacher, features={_BOX_FEATURE: [box_feature(teacher.model, teacher[_LEVELS], rois)]})
                 for teacher in teachers]
 
-    def _std_at(self, teacher: Reading, pair: TapPair) -> float:
+    def _std_at(self, teacher: TappedPass, pair: TapPair) -> float:
         return weight_std(box_classifier(teacher.model))
 
     def _default_hashes(self, width: int) -> int:
         return 4 * width
 
 
-def _one_row(reading: Reading) -> Reading:
+def _one_row(reading: TappedPass) -> TappedPass:
     feature = reading[_BOX_FEATURE][0]
     return replace(reading, features={_BOX_FEATURE: [feature.new_zeros(1, feature.shape[1])]})

@@ -13,7 +13,7 @@ from mmfeatdistill.objectives.feature_match import FeatureMatch
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dry_run import trace
 from mmfeatdistill.taps.feature_map import as_map, shape_of
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 from mmfeatdistill.taps.tracing import feeding_norms
 
 
@@ -27,16 +27,16 @@ class OFD(FeatureMatch):
     for each matched feature :math:`l = 0, \dots, n - 1` of a teacher, with the partial distance :math:`d` of
     :func:`mmfeatdistill.losses.partial_l2`, a connector :math:`g_l`, the resize rule :math:`R` of
     :class:`FeatureMatch`, and one margin :math:`m_{lc} \le 0` a channel. The loss is exactly 0 where the student
-    equals the teacher, or the teacher behind its margin ReLU. Logged as ``loss_0``, ``loss_1``, ...
+    equals the teacher, or the teacher after its margin ReLU. Logged as ``loss_0``, ``loss_1``, ...
 
     The features should be pre-activations, as ``'backbone.layer1:pre'`` gives them. A margin is the mean of the
-    negative part of a channel. Where a batch normalisation feeds the teacher's tap it tells the margin (see
+    negative part of a channel. Where a batch normalization feeds the teacher's tap it tells the margin (see
     :func:`mmfeatdistill.losses.overhaul_margin`). Elsewhere, as at the outputs of most FPNs and transformers, it is
     estimated on training images before the first iteration, which needs
-    ``dict(type='mmfeatdistill.CalibrationHook')`` in ``custom_hooks``; a channel that was never negative then has the
+    ``dict(type='mmfeatdistill.StatisticsHook')`` in ``custom_hooks``; a channel that was never negative then has the
     margin 0. Estimated margins are saved for resuming, and not estimated again.
 
-    The authors let the teacher normalise by the statistics of the batch: ``teacher=dict(batch_statistics=True, ...)``.
+    The authors let the teacher normalize by the statistics of the batch: ``teacher=dict(batch_statistics=True, ...)``.
 
     Args:
         taps (list): Tap pairs, from the first stage to the last (see :class:`FeatureMatch`).
@@ -54,7 +54,7 @@ class OFD(FeatureMatch):
     Examples:
         >>> from mmfeatdistill.taps.reader import TapReader
         >>> def reading(feature):
-        ...     return Reading({'0': [feature]}, TapReader(nn.Sequential(nn.ReLU()), ['0'], 'teacher'), feature)
+        ...     return TappedPass({'0': [feature]}, TapReader(nn.Sequential(nn.ReLU()), ['0'], 'teacher'), feature)
         >>> objective = OFD(taps=['0'], connector=dict(type='Identity'), loss_weight=1)
         >>> one = reading(torch.tensor([[[[-4.0, -2.0, 5.0]]]]))
         >>> objective.prepare(one, [one], key='model.objectives.ofd')
@@ -77,12 +77,12 @@ class OFD(FeatureMatch):
         self._margin_images = margin_images
         self._margins_are_known = False
 
-    def prepare(self, student: Reading, teachers: Sequence[Reading], key: str) -> None:
+    def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the connectors, and finds the margins or what they are to be estimated for (see :class:`Objective`).
 
         Args:
-            student (Reading): The student in the dry run, on one image.
-            teachers (Sequence[Reading]): Each teacher that is read.
+            student (TappedPass): The student in the dry run, on one image.
+            teachers (Sequence[TappedPass]): Each teacher that is read.
             key (str): Where this objective stands in the config.
 
         Raises:
@@ -104,7 +104,7 @@ class OFD(FeatureMatch):
         """``margin_images`` while there are margins to be estimated, 0 afterwards (see :class:`Objective`)."""
         return self._margin_images if any(margin.is_unknown() for margin in self._estimated()) else 0
 
-    def observe(self, teachers: Sequence[Reading]) -> None:
+    def observe(self, teachers: Sequence[TappedPass]) -> None:
         """Adds a batch to the estimates (see :class:`Objective`)."""
         for margin, feature in zip(self.margins, self._targets(teachers)):
             if margin.is_estimated:
@@ -115,12 +115,12 @@ class OFD(FeatureMatch):
         for margin in self._estimated():
             margin.conclude()
 
-    def forward(self, student: Reading, teachers: Sequence[Reading]) -> dict[str, Tensor]:
+    def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`).
 
         Args:
-            student (Reading): The student's features.
-            teachers (Sequence[Reading]): Those of each teacher that is read, without gradient.
+            student (TappedPass): The student's features.
+            teachers (Sequence[TappedPass]): Those of each teacher that is read, without gradient.
 
         Returns:
             dict[str, Tensor]: ``loss_0``, ``loss_1``, ... in the order of the taps, and of the teachers.
@@ -139,8 +139,8 @@ class OFD(FeatureMatch):
         connected, target = self._connected(connector, student, teacher)
         return self.loss(connected, target, margin=target.new_zeros(target.shape[1]) if margin is None else margin)
 
-    def _norms(self, teacher: Reading) -> Iterator[Optional[nn.Module]]:
-        """The normalisation that tells the distribution of each of the teacher's features, or None."""
+    def _norms(self, teacher: TappedPass) -> Iterator[Optional[nn.Module]]:
+        """The normalization that tells the distribution of each of the teacher's features, or None."""
         calls = trace(teacher.model, size=teacher.inputs.shape[-1])
         taps = {tap.text: tap for tap in teacher.reader.taps}
         for tap in (taps[pair.teacher] for pair in self.taps):
@@ -156,9 +156,9 @@ class OFD(FeatureMatch):
         """Asked once, as the answer lies on the device."""
         if not self._margins_are_known and self.images_wanted:
             raise ConfigError(
-                f'{self._key}: no batch normalisation tells all margins of the teacher at '
+                f'{self._key}: no batch normalization tells all margins of the teacher at '
                 f"{[pair.teacher for pair in self.taps]}, and they have not been estimated; add "
-                "dict(type='mmfeatdistill.CalibrationHook') to custom_hooks.")
+                "dict(type='mmfeatdistill.StatisticsHook') to custom_hooks.")
         self._margins_are_known = True
 
 
@@ -174,7 +174,7 @@ class _PartialL2(nn.Module):
 
 
 class _Margin(nn.Module):
-    """The margins of the channels of one feature: told by a normalisation, or NaN until they are estimated."""
+    """The margins of the channels of one feature: told by a normalization, or NaN until they are estimated."""
 
     value: Tensor
 
@@ -182,7 +182,7 @@ class _Margin(nn.Module):
         super().__init__()
         self.is_estimated = norm is None
         value = torch.full((channels,), math.nan) if norm is None else overhaul_margin(norm.weight, norm.bias)
-        # What a normalisation tells belongs to the teacher, and is not saved with the student.
+        # What a normalization tells belongs to the teacher, and is not saved with the student.
         self.register_buffer('value', value, persistent=self.is_estimated)
         self._sums = torch.zeros(2, channels, dtype=torch.float64)
 

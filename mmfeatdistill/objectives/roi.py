@@ -12,7 +12,7 @@ class BoxHeadOutput(NamedTuple):
     """What a box head makes of R proposals.
 
     Attributes:
-        feature (Tensor): What the classifier reads, behind the last shared layer and its activation; shape (R, D).
+        feature (Tensor): What the classifier reads, after the last shared layer and its activation; shape (R, D).
         logits (Tensor): Shape (R, classes + 1).
         offsets (Tensor): Box deltas, shape (R, 4 * classes), or (R, 4) where they do not depend on the class.
     """

@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 import yaml
 from mmengine.config import Config
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.distill_config import student_config, teacher_options
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES, config_folder, stock_config
 
@@ -83,12 +83,12 @@ def record(metafile: Union[str, Path], name: str, results: Sequence[Mapping[str,
         weights (str, optional): Address of the checkpoint.
 
     Raises:
-        FileNotFoundError: No such config lies beside the metafile.
+        FileNotFoundError: No such config lies next to the metafile.
     """
     path = Path(metafile).resolve()
     config = path.with_name(f'{name}.py')
     if not config.is_file():
-        raise FileNotFoundError(f'{metafile}: there is no config {name}.py beside it, so nothing can be said of it '
+        raise FileNotFoundError(f'{metafile}: there is no config {name}.py next to it, so nothing can be said of it '
                                 'there; give the name of the config.')
     content = _read(path.parent, path.parents[2])
     models = {model['Name']: model for model in content['Models']}
@@ -97,7 +97,7 @@ def record(metafile: Union[str, Path], name: str, results: Sequence[Mapping[str,
         models[name]['Results'] = [dict(result) for result in results]
     if weights:
         models[name]['Weights'] = weights
-    write_whole(path, dump(_with_models(content, list(models.values()))))
+    atomic_write(path, dump(_with_models(content, list(models.values()))))
 
 
 def data_name(dataloader: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.checkpoints.load import read_checkpoint
 from mmfeatdistill.distill_config import student_config
 from mmfeatdistill.distillers.building import ADDED
@@ -41,7 +41,7 @@ _LIBRARY_FIX = re.compile(rf'{SCOPE}\.zoo\.\w+_fix')
 _OF_THE_RUN = {'self', 'cfg', 'work_dir', 'load_from', 'resume', 'launcher', 'experiment_name'}
 _READ_BESIDES = {'runner_type', 'custom_imports', 'auto_scale_lr', 'tta_model', 'tta_pipeline', 'train_pipeline',
                  'val_pipeline', 'test_pipeline'}
-"""What the MM libraries' commands and inferencers read of a config, beside the settings of a runner."""
+"""What the MM libraries' commands and inferencers read of a config, in addition to the settings of a runner."""
 
 HEADLINES = {
     'coco/bbox_mAP': ('Object Detection', 'box AP', 100),
@@ -61,7 +61,7 @@ class Release:
 
     Attributes:
         name (str): Of the config.
-        checkpoint (Path): The student's weights; config and logs lie beside it under the same name.
+        checkpoint (Path): The student's weights; config and logs lie next to it under the same name.
         config (Config): Of the student alone.
         averaged (bool): Whether the weights are the exponential moving averages.
         metrics (dict[str, float]): As validated; empty if that was skipped.
@@ -126,7 +126,7 @@ def publish(work_dir: str, out: str, checkpoint: Optional[str] = None, name: Opt
     cfg = stock_student(trained)
     state_dict = {key: value for key, value in saved['state_dict'].items() if not key.startswith(f'{ADDED}.')}
     check_fit(cfg, state_dict, source)
-    content = _serialised(state_dict, meta, cfg)
+    content = _serialized(state_dict, meta, cfg)
     experiment, started = _experiment(meta)
     logs = osp.join(work_dir, started)
     metrics = {}
@@ -139,12 +139,12 @@ def publish(work_dir: str, out: str, checkpoint: Optional[str] = None, name: Opt
     date = meta.get('time', time.strftime('%Y%m%d', time.localtime(osp.getmtime(source))))[:8]
     name = name or experiment
     stem = Path(out) / f'{name}_{date}-{hashlib.sha256(content).hexdigest()[:8]}'
-    write_whole(f'{stem}.py', cfg.pretty_text)
+    atomic_write(f'{stem}.py', cfg.pretty_text)
     for log, ending in ((f'{started}.log', 'log'), ('vis_data/scalars.json', 'json')):
         if osp.isfile(osp.join(logs, log)):
             shutil.copyfile(osp.join(logs, log), f'{stem}.{ending}')
     # Last: where the weights are, the rest is.
-    write_whole(f'{stem}.pth', content)
+    atomic_write(f'{stem}.pth', content)
     return Release(name, Path(f'{stem}.pth'), cfg, 'ema_state_dict' in saved, metrics)
 
 
@@ -281,7 +281,7 @@ def _validate(cfg: Config, content: bytes) -> dict[str, float]:
         raise ValueError('the config has no validation to run; release without a check by --skip-validation.')
     with tempfile.TemporaryDirectory() as folder:
         file = osp.join(folder, 'weights.pth')
-        write_whole(file, content)
+        atomic_write(file, content)
         run = Config.fromstring(cfg.pretty_text, '.py')
         # No backend of the training's visualizer is to hear of this, and a hook that keeps the best needs a training.
         run.merge_from_dict({'work_dir': folder, 'load_from': file, 'visualizer': None,
@@ -296,7 +296,7 @@ def _validate(cfg: Config, content: bytes) -> dict[str, float]:
                 'or release without a check by --skip-validation.') from error
 
 
-def _serialised(state_dict: Mapping[str, Any], meta: Mapping[str, Any], cfg: Config) -> bytes:
+def _serialized(state_dict: Mapping[str, Any], meta: Mapping[str, Any], cfg: Config) -> bytes:
     told = {key: meta[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed', 'time', 'mmengine_version')
             if key in meta}
     released_with = {SCOPE: __version__, 'torch': str(torch.__version__)}

@@ -35,7 +35,7 @@ def measure_build(cfg: Config, rounds: int = 10) -> BuildCosts:
     """Measures how long a distillation config takes to become a model.
 
     All parts are built in turn in every round, in one process, after one round that does not count: it imports and
-    downloads. Initialising the student is not part of it, as that is the same with and without distillation. A teacher
+    downloads. Initializing the student is not part of it, as that is the same with and without distillation. A teacher
     without checkpoint is loaded from a file with its random weights.
 
     Args:

@@ -19,7 +19,7 @@ from mmfeatdistill.distill_config import buildable
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.step_costs.median import Median, median_of
 from mmfeatdistill.step_costs.memory import peak_of, size_of
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 from mmfeatdistill.taps.tracing import tensors_in
 from mmfeatdistill.teacher.teacher import Teacher
 
@@ -33,8 +33,8 @@ class StepCosts(NamedTuple):
 
     Attributes:
         seconds (dict[str, float]): Median time by part, on a CPU that of the processor: the student's step alone
-            (forward, backward, optimiser), the teachers to their last taps, connectors and losses with their backward
-            and optimiser on tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers
+            (forward, backward, optimizer), the teachers to their last taps, connectors and losses with their backward
+            and optimizer on tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers
             without the options of their ``acceleration``, where they have any.
         ratio (float): Distilled step over the sum of the three parts, the median of the rounds.
         ratio_between (tuple[float, float]): Between these it is with a probability of 95 %; see
@@ -44,7 +44,7 @@ class StepCosts(NamedTuple):
         rounds (int): Rounds that count.
         peak_mib (dict[str, float]): Peak memory that each part adds to what is held before it.
         memory_mib (dict[str, float]): All memory at the peak of a step of the ``student`` alone and of a ``distilled``
-            one, with all weights and the state of the optimiser, and the ``floor`` of the latter: what is held anyway,
+            one, with all weights and the state of the optimizer, and the ``floor`` of the latter: what is held anyway,
             and the greater of what the teachers take by themselves, and of the student alone with the tapped features
             and what connectors and losses take. In ``bare`` the last is left out: student, teachers' weights and taps.
         memory_ratio (float): The peak of the distilled step over its floor.
@@ -224,7 +224,7 @@ class _Step:
             features, _ = self._distiller.reader.read(
                 lambda: self._distiller.student(self._inputs, self._samples, mode='loss'))
             self._targets = [teacher(self._inputs, self._samples) for teacher in self._distiller.teachers]
-        self._read = Reading({tap: [tensor.detach().requires_grad_() for tensor in tensors]
+        self._read = TappedPass({tap: [tensor.detach().requires_grad_() for tensor in tensors]
                               for tap, tensors in features.items()},
                              self._distiller.reader, self._inputs, self._samples)
 

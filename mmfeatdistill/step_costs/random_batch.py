@@ -21,7 +21,7 @@ def random_batch(cfg: Config, count: int, height: int, width: int) -> dict[str, 
 
     Args:
         cfg (Config): Of the training; its ``default_scope`` tells which library reads the batch, and the pipeline of
-            its ``train_dataloader`` what detectors get beside boxes.
+            its ``train_dataloader`` what detectors get in addition to boxes.
         count (int): Images.
         height (int): Of each image, in pixels.
         width (int): Of each image, in pixels.
@@ -41,7 +41,7 @@ def random_batch(cfg: Config, count: int, height: int, width: int) -> dict[str, 
     """
     label = _LABELS.get(cfg.get('default_scope'))
     if label is None:
-        raise ConfigError(f'default_scope: random images can be labelled for {", ".join(_LABELS)}; '
+        raise ConfigError(f'default_scope: random images can be labeled for {", ".join(_LABELS)}; '
                          f'got {cfg.get("default_scope")!r}.')
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator) for _ in range(count)]

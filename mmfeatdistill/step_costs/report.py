@@ -10,7 +10,7 @@ teachers to their last taps, connectors and losses by themselves, and the distil
   In brackets, where it is with a probability of 95 %; with fewer than six rounds, the least and the greatest.
 - **plain ratio**: the distilled step over the student's step and the teachers' pass without acceleration: connectors
   and losses count as overhead here.
-- **memory**: everything that is held at the peak of a step: weights, state of the optimiser, activations. **over
+- **memory**: everything that is held at the peak of a step: weights, state of the optimizer, activations. **over
   floor**: over what is held anyway, and the greater of what the teachers take by themselves, and of the student alone
   with the tapped features and what connectors and losses take by themselves. **over bare**: over student, teachers'
   weights and taps, without anything for connectors and losses.

@@ -6,14 +6,14 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmfeatdistill.taps.isolation import undisturbed
-from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.taps.isolation import eval_isolated
+from mmfeatdistill.taps.reader import TappedPass, TapReader
 from mmfeatdistill.taps.tap import TapsNotReached
 from mmfeatdistill.taps.tracing import Call
 from mmfeatdistill.taps.tracing import trace as trace_run
 
 Entry = Literal['extract_feat', 'tensor']
-"""How a model is run: its feature extraction, or its whole forward without losses."""
+"""How a model is run: its feature extraction, or its entire forward without losses."""
 
 _EXTRACTORS = ('backbone', 'neck')
 """The children that feature extraction runs in all libraries."""
@@ -29,7 +29,7 @@ class _Arrived(BaseException):
 def image_channels(model: nn.Module) -> Optional[int]:
     """How many channels the images have that a network takes.
 
-    That is what its first convolution takes, unless the stem stacks neighbouring pixels, as YOLOX's does, in which case
+    That is what its first convolution takes, unless the stem stacks neighboring pixels, as YOLOX's does, in which case
     an image of three channels arrives there with more.
 
     Args:
@@ -55,7 +55,7 @@ def image_channels(model: nn.Module) -> Optional[int]:
 
     handle = first.register_forward_pre_hook(stop)
     try:
-        with undisturbed(model):
+        with eval_isolated(model):
             (model.extract_feat if hasattr(model, 'extract_feat') else model)(_dummy_images(model, 3, _SIZES[0]))
     except (_Arrived, Exception):  # noqa: BLE001, whatever fails before that convolution is none of what is asked
         pass
@@ -81,7 +81,7 @@ def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any)
     return model(inputs, data_samples, mode='tensor')
 
 
-def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
+def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
     """Runs a model once on a small image to find the shapes of its tapped features.
 
     The model is left as it was: it runs in eval mode without gradient, statistics and random states
@@ -92,8 +92,8 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
         reader (TapReader): Taps of this model; learns what it needs to know for later passes.
 
     Returns:
-        tuple[Reading, Entry]: The features of one image, and an entry that reaches all taps: feature extraction where
-        that is enough for the taps of backbones and necks.
+        tuple[TappedPass, Entry]: The features of one image, and an entry that reaches all taps: feature extraction
+        where that is enough for the taps of backbones and necks.
 
     Raises:
         ValueError: No entry reaches all the taps, or a tap selects nothing.
@@ -108,9 +108,9 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[Reading, Entry]:
             if entry == 'extract_feat' and not hasattr(model, entry):
                 continue
             try:
-                with undisturbed(model):
+                with eval_isolated(model):
                     features = reader.probe(_runner(model, entry, inputs, data_samples))
-                return Reading(features, reader, inputs, data_samples), entry
+                return TappedPass(features, reader, inputs, data_samples), entry
             except TapsNotReached as error:
                 failures.append(error)
         if all(failure.__cause__ is None for failure in failures):
@@ -133,7 +133,7 @@ def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor]
     inputs, data_samples = _dummy_batch(model, size)
     names = [name for name, _ in model.named_modules() if name]
     reader = TapReader(model, names, owner='model')
-    with undisturbed(model):
+    with eval_isolated(model):
         return reader.survey(_runner(model, 'tensor', inputs, data_samples))
 
 
@@ -145,10 +145,10 @@ def trace(model: nn.Module, size: int = _SIZES[0]) -> list[Call]:
         size (int): Side of the square dry-run image. Defaults to 64.
 
     Returns:
-        list[Call]: Its calls, of the whole forward without losses.
+        list[Call]: Its calls, of the entire forward without losses.
     """
     inputs, data_samples = _dummy_batch(model, size)
-    with undisturbed(model):
+    with eval_isolated(model):
         return trace_run(model, _runner(model, 'tensor', inputs, data_samples))
 
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def eval_isolated(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradient, and random and training states as they were afterwards.
 
     Args:
@@ -50,7 +50,7 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    r"""Lets every BatchNorm of a network normalise as in training, and leaves its running statistics alone.
+    r"""Lets every BatchNorm of a network normalize as in training, and leaves its running statistics alone.
 
     .. math:: y = \gamma \, \frac{x - \mathrm{mean}_{n,i}(x)}{\sqrt{\mathrm{var}_{n,i}(x) + \epsilon}} + \beta
 

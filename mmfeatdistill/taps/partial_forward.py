@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.taps.dry_run import run_entry, trace
-from mmfeatdistill.taps.isolation import undisturbed
-from mmfeatdistill.taps.reader import Features, Reading
+from mmfeatdistill.taps.isolation import eval_isolated
+from mmfeatdistill.taps.reader import Features, TappedPass
 from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.taps.tracing import Call, closing_activation
 
 
-class LaterPart:
+class Tail:
     """What a network does after one of its stages.
 
     The network's own ``forward`` runs, but in the place of the stage stands the given feature, and in the places of
@@ -28,27 +28,27 @@ class LaterPart:
     Args:
         stage (Tap): The stage, as ``'backbone.layer2'``, or ``'backbone.layer2:pre'`` to be continued from in front of
             its last activation.
-        reading (Reading): The dry run of the network.
+        reading (TappedPass): The dry run of the network.
         calls (Sequence[Call]): A trace of it.
-        wanted (Collection[str]): What will be read behind the stage.
+        wanted (Collection[str]): What will be read after the stage.
 
     Raises:
         ValueError: The later part cannot be run from this stage alone.
     """
 
-    def __init__(self, stage: Tap, reading: Reading, calls: Sequence[Call], wanted: Collection[str]) -> None:
+    def __init__(self, stage: Tap, reading: TappedPass, calls: Sequence[Call], wanted: Collection[str]) -> None:
         self.stage = stage.place.path
         self._activation = closing_activation(calls, self.stage) if stage.is_pre else None
         self._earlier = _calls_before(calls, self.stage)
         self._check(reading, stage.text, wanted)
 
-    def run(self, reading: Reading, feature: Tensor, wanted: Collection[str]) -> Features:
+    def run(self, reading: TappedPass, feature: Tensor, wanted: Collection[str]) -> Features:
         """Runs the later part, with gradient where it is on.
 
         Args:
-            reading (Reading): A pass of the network, for its batch.
+            reading (TappedPass): A pass of the network, for its batch.
             feature (Tensor): In place of the stage's output, or of what goes into its last activation.
-            wanted (Collection[str]): Taps behind the stage, some of those that ``reading`` has.
+            wanted (Collection[str]): Taps after the stage, some of those that ``reading`` has.
 
         Returns:
             Features: The tapped tensors.
@@ -60,9 +60,9 @@ class LaterPart:
     @contextmanager
     def _entered_with(self, model: nn.Module, feature: Tensor) -> Iterator[None]:
         """Puts the feature in the place of the stage, and nothing in that of the modules before it."""
-        stand_ins: dict[str, nn.Module] = {path: _HandsOn(model.get_submodule(path), count)
+        stand_ins: dict[str, nn.Module] = {path: _PassThrough(model.get_submodule(path), count)
                                            for path, count in self._earlier.items()}
-        stand_ins[self.stage] = _Gives(self._activated(model, feature))
+        stand_ins[self.stage] = _Constant(self._activated(model, feature))
         own = {path: _put(model, path, stand_in) for path, stand_in in stand_ins.items()}
         try:
             yield
@@ -77,16 +77,16 @@ class LaterPart:
         # The feature itself is compared with the teacher's: an activation in place would overwrite it.
         return activation(feature.clone() if getattr(activation, 'inplace', False) else feature)
 
-    def _check(self, reading: Reading, tap: str, wanted: Collection[str]) -> None:
-        """Runs it once with an earlier part that is not a number: nothing behind the stage may notice."""
+    def _check(self, reading: TappedPass, tap: str, wanted: Collection[str]) -> None:
+        """Runs it once with an earlier part that is not a number: nothing after the stage may notice."""
         [feature] = reading[tap]
-        poisoned = Reading(reading.features, reading.reader, torch.full_like(reading.inputs, torch.nan),
+        poisoned = TappedPass(reading.features, reading.reader, torch.full_like(reading.inputs, torch.nan),
                            reading.data_samples)
         try:
-            with undisturbed(reading.model):
+            with eval_isolated(reading.model):
                 found = self.run(poisoned, torch.zeros_like(feature), wanted)
         except Exception as error:
-            raise ValueError(f'the network cannot be continued from {tap!r} alone: {error}. Tap the ends of whole '
+            raise ValueError(f'the network cannot be continued from {tap!r} alone: {error}. Tap the ends of entire '
                              "stages, such as 'backbone.layer2:pre', or the last one only.") from error
         unclean = [text for text, tensors in found.items() if not all(tensor.isfinite().all() for tensor in tensors)]
         if unclean:
@@ -98,7 +98,7 @@ class StageChain:
     """A network as a chain of stages that end in an output.
 
     Args:
-        reading (Reading): The dry run of the network.
+        reading (TappedPass): The dry run of the network.
         stages (Sequence[str]): Taps of the stages, in the order of the network.
         output (str): Tap of the output.
 
@@ -106,7 +106,7 @@ class StageChain:
         ValueError: A stage gives several features, or the network cannot be continued from it.
     """
 
-    def __init__(self, reading: Reading, stages: Sequence[str], output: str) -> None:
+    def __init__(self, reading: TappedPass, stages: Sequence[str], output: str) -> None:
         self.stages = list(stages)
         self.output = output
         for tap in (*stages, output):
@@ -115,19 +115,19 @@ class StageChain:
                                  "'backbone.layer4:pre' or 'head.fc'.")
         calls = trace(reading.model, reading.inputs.shape[-1])
         _check_order(calls, self.stages)
-        self._parts = [LaterPart(Tap.parse(tap), reading, calls, self._behind(stage))
+        self._parts = [Tail(Tap.parse(tap), reading, calls, self._behind(stage))
                        for stage, tap in enumerate(self.stages)]
 
-    def features(self, reading: Reading) -> list[Tensor]:
+    def features(self, reading: TappedPass) -> list[Tensor]:
         """The features of all stages of a pass."""
         return [reading[tap][0] for tap in self.stages]
 
-    def run_from(self, stage: int, reading: Reading, feature: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Runs the network behind a stage.
+    def run_from(self, stage: int, reading: TappedPass, feature: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Runs the network after a stage.
 
         Args:
             stage (int): Position of the stage.
-            reading (Reading): A pass of the network, for its batch.
+            reading (TappedPass): A pass of the network, for its batch.
             feature (Tensor): In place of the stage's own.
 
         Returns:
@@ -160,7 +160,7 @@ def _calls_before(calls: Sequence[Call], stage: str) -> Counter:
     return Counter(outermost)
 
 
-class _HandsOn(nn.Module):
+class _PassThrough(nn.Module):
     """Stands in for a module of the earlier part; one that also runs later does so then."""
 
     def __init__(self, own: nn.Module, calls: int) -> None:
@@ -176,7 +176,7 @@ class _HandsOn(nn.Module):
         return next(iter((*args, *kwargs.values())))
 
 
-class _Gives(nn.Module):
+class _Constant(nn.Module):
     """Stands in for the stage."""
 
     def __init__(self, feature: Tensor) -> None:

@@ -62,7 +62,7 @@ class TapReader:
         self._expected_calls: dict[Place, int] = {}
 
     def probe(self, run: Callable[[], Any]) -> Features:
-        """Runs the whole pass once to learn how often each tap is called and which are overwritten.
+        """Runs the entire pass once to learn how often each tap is called and which are overwritten.
 
         Args:
             run: Runs the model. It may fail once all taps are read: a head that does not accept the
@@ -92,7 +92,7 @@ class TapReader:
         return _select(self.taps, caught)
 
     def survey(self, run: Callable[[], Any]) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:
-        """Runs the whole pass once and tells which of the tapped modules ran, and what they gave.
+        """Runs the entire pass once and tells which of the tapped modules ran, and what they gave.
 
         Args:
             run: Runs the model. It may fail on the way.
@@ -112,7 +112,7 @@ class TapReader:
 
     @torch.compiler.disable(recursive=False)
     def read(self, run: Callable[[], Any]) -> tuple[Features, Any]:
-        """Runs a whole pass and reads the taps on the way.
+        """Runs an entire pass and reads the taps on the way.
 
         Args:
             run: Runs the model.
@@ -130,7 +130,7 @@ class TapReader:
         return self._finish(caught, self.taps), output
 
     def read_until_complete(self, run: Callable[[], Any], wanted: Optional[Collection[str]] = None) -> Features:
-        """Like :meth:`read`, but ends the pass at the last tap: nothing behind it runs.
+        """Like :meth:`read`, but ends the pass at the last tap: nothing after it runs.
 
         Args:
             run: Runs the model.
@@ -203,13 +203,13 @@ class TapReader:
         cut_off = [place.path for place, catch in caught.items() if torch.is_grad_enabled() and not catch.grad_enabled]
         if cut_off:
             raise RuntimeError(f'{self.owner}: {cut_off[0]!r} runs without gradient, as inside a block of a backbone '
-                               'with_cp=True, so no loss on it could reach the weights. Tap the output of the whole '
+                               'with_cp=True, so no loss on it could reach the weights. Tap the output of the entire '
                                'block instead.')
         return _select(taps, caught)
 
 
 @dataclass(frozen=True)
-class Reading:
+class TappedPass:
     """The tapped features of a pass, and what they were read from.
 
     An objective that only compares features needs ``reading[tap]``. One that runs a later part of the network itself,

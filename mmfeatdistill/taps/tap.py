@@ -70,7 +70,7 @@ class Tap(NamedTuple):
             raise TypeError(f"a tap is a string such as 'neck' or 'backbone.layer4', got {text!r}.")
         match = _GRAMMAR.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is no tap; write 'module.path', 'module.path[1:4]', 'module.path:in', "
+            raise ValueError(f"{text!r} is an invalid tap; write 'module.path', 'module.path[1:4]', 'module.path:in', "
                              "'module.path:pre' or 'module.path:each'.")
         return cls(text, Place(match['path'], match['side'] == ':in'), _parse_index(match['index']),
                    match['side'] == ':pre', match['side'] == ':each')

@@ -83,9 +83,9 @@ def closing_activation(calls: Sequence[Call], path: str) -> Optional[str]:
 
 
 def feeding_norms(calls: Sequence[Call], path: str, is_input: bool) -> list[Optional[str]]:
-    """The batch normalisations whose statistics tell the distributions of a tap's features.
+    """The batch normalizations whose statistics tell the distributions of a tap's features.
 
-    Of a feature it is the one that gave this very tensor. In a residual block, whose sum no normalisation gives, it is
+    Of a feature it is the one that gave this very tensor. In a residual block, whose sum no normalization gives, it is
     the last one on the main branch: ``bn3`` of a bottleneck, ``bn2`` of a basic block, whatever the shortcut holds.
 
     Args:
@@ -94,7 +94,7 @@ def feeding_norms(calls: Sequence[Call], path: str, is_input: bool) -> list[Opti
         is_input (bool): Whether its input is tapped; otherwise its output.
 
     Returns:
-        list[str | None]: A path for each tensor of the place; None where no normalisation tells.
+        list[str | None]: A path for each tensor of the place; None where no normalization tells.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
@@ -110,7 +110,7 @@ def feeding_norms(calls: Sequence[Call], path: str, is_input: bool) -> list[Opti
     block = path.rpartition('.')[0] if is_input else path
     norms = [call for call in before if isinstance(call.module, _BatchNorm) and call.module.affine]
     shortcuts = [call.path for call in before if _is_shortcut(call, calls)]
-    # What is inside a module whose input is tapped runs behind the tap.
+    # What is inside a module whose input is tapped runs after the tap.
     aside = [*shortcuts, path] if is_input else shortcuts
     main = [call for call in norms if _is_within(call.path, block)
             and not any(_is_within(call.path, other) for other in aside)]

@@ -25,7 +25,7 @@ class Acceleration:
     Features leave the teacher in the precision that its own weights had, so losses compute as before.
 
     Args:
-        fold_norms (bool): Whether batch normalisations are folded into the convolutions before them, where no tap
+        fuse_conv_bn (bool): Whether batch normalizations are folded into the convolutions before them, where no tap
             reads in between. Equal up to rounding. Defaults to False.
         channels_last (bool): Whether images and weights lie in memory channel by channel of each pixel, which tensor
             cores and some CPUs prefer. Equal up to rounding. Defaults to False.
@@ -46,9 +46,10 @@ class Acceleration:
         ConfigError: An option of another type or value.
     """
 
-    def __init__(self, fold_norms: bool = False, channels_last: bool = False, dtype: Optional[str] = None,
+    def __init__(self, fuse_conv_bn: bool = False, channels_last: bool = False, dtype: Optional[str] = None,
                  compile: Union[bool, Mapping] = False, side_stream: bool = False, *, key: str) -> None:
-        for name, value in dict(fold_norms=fold_norms, channels_last=channels_last, side_stream=side_stream).items():
+        flags = dict(fuse_conv_bn=fuse_conv_bn, channels_last=channels_last, side_stream=side_stream)
+        for name, value in flags.items():
             if not isinstance(value, bool):
                 raise ConfigError(f'{key}.{name}: expected True or False, got {value!r}.')
         if dtype is not None and dtype not in list(_DTYPES):
@@ -57,7 +58,7 @@ class Acceleration:
             raise ConfigError(f'{key}.compile: expected True, False or a dict with the options of torch.compile, got '
                               f'{compile!r}.')
         self._key = key
-        self._fold_norms, self._channels_last = fold_norms, channels_last
+        self._fold_norms, self._channels_last = fuse_conv_bn, channels_last
         self._dtype = _DTYPES[dtype] if dtype is not None else None
         self._compile = compile
         self._side_stream = SideStream() if side_stream else None
@@ -79,7 +80,7 @@ class Acceleration:
             ConfigError: It is no dict, or has an unknown key.
         """
         if not isinstance(cfg, Mapping) and cfg is not None:
-            raise ConfigError(f'{key}: expected a dict such as dict(fold_norms=True), got {cfg!r}.')
+            raise ConfigError(f'{key}: expected a dict such as dict(fuse_conv_bn=True), got {cfg!r}.')
         options = {name: value for name, value in (cfg or {}).items() if name != '_scope_'}
         check_options(inspect.signature(cls), options, key, found=('key',))
         return cls(**options, key=key)
@@ -130,8 +131,8 @@ class Acceleration:
         print_log(f'{self._key}: {", ".join(done)}; relative difference of the features of a small image: '
                   f'{self.difference:.1e}.', logger='current', level=logging.INFO)
 
-    def beside(self, inputs: Tensor) -> AbstractContextManager:
-        """Where a pass is queued: beside the student with ``side_stream``, otherwise before it.
+    def queue(self, inputs: Tensor) -> AbstractContextManager:
+        """Where a pass is queued: in parallel with the student with ``side_stream``, otherwise before it.
 
         Args:
             inputs (Tensor): The batch.
@@ -147,10 +148,10 @@ class Acceleration:
         if inputs.device.type != 'cuda':
             raise ConfigError(f'{self._key}.side_stream: needs a CUDA device, but this training runs on '
                               f'{str(inputs.device)!r}, where nothing can overlap; remove it here.')
-        return self._side_stream.beside(inputs)
+        return self._side_stream.parallel(inputs)
 
     def join(self, outputs: Iterable[Tensor]) -> None:
-        """Lets what follows wait for passes that were queued beside it.
+        """Lets what follows wait for passes that were queued in parallel.
 
         Args:
             outputs (Iterable[Tensor]): What they give.

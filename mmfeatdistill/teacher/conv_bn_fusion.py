@@ -1,4 +1,4 @@
-"""Folding batch normalisations into the convolutions before them."""
+"""Folding batch normalizations into the convolutions before them."""
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ from mmfeatdistill.taps.tracing import Call, tensors_in, trace
 
 
 class ConvNorm(NamedTuple):
-    """A convolution and the batch normalisation that alone reads its output: the names of both."""
+    """A convolution and the batch normalization that alone reads its output: the names of both."""
 
     conv: str
     norm: str
 
 
 def foldable(model: nn.Module, run: Callable[[], Any], read: Collection[Place] = ()) -> list[ConvNorm]:
-    """Finds the normalisations that can be folded, from what runs, not from how modules are nested.
+    """Finds the normalizations that can be folded, from what runs, not from how modules are nested.
 
     Args:
         model (nn.Module): The network, in eval mode.
@@ -47,7 +47,7 @@ def foldable(model: nn.Module, run: Callable[[], Any], read: Collection[Place] =
 
 
 def fold(model: nn.Module, pairs: Sequence[ConvNorm]) -> None:
-    r"""Folds normalisations into convolutions, in place; each becomes an ``nn.Identity``.
+    r"""Folds normalizations into convolutions, in place; each becomes an ``nn.Identity``.
 
     .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \qquad
         b' = \beta + \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (b - \mu)
@@ -91,7 +91,7 @@ def _has(tensors: Sequence[Tensor], wanted: Tensor) -> bool:
 
 
 def _is_plain_conv(module: nn.Module) -> bool:
-    # Subclasses such as those with standardised weights do something else with their weights.
+    # Subclasses such as those with standardized weights do something else with their weights.
     return type(module) in (nn.Conv2d, Conv2d)
 
 
@@ -100,9 +100,9 @@ def _is_fixed_norm(module: nn.Module) -> bool:
 
 
 def _are_alone(model: nn.Module, run: Callable[[], Any], calls: Sequence[Call], pairs: Sequence[ConvNorm]) -> bool:
-    """Whether nothing but its normalisation reads a convolution, such as a function that no trace shows.
+    """Whether nothing but its normalization reads a convolution, such as a function that no trace shows.
 
-    In a second pass the convolutions give NaN, and the normalisations what they gave before: nothing else may be NaN.
+    In a second pass the convolutions give NaN, and the normalizations what they gave before: nothing else may be NaN.
     """
     norms, convs = {pair.norm for pair in pairs}, {pair.conv for pair in pairs}
     known = {call.path: call.outputs[0].clone() for call in calls if call.path in norms}

@@ -15,12 +15,12 @@ _DRAWING = ('reset_parameters', '_reset_parameters')
 
 
 @torch.no_grad()
-def draw_weights(model: nn.Module) -> None:
-    """Initialises the parameters of a new network that hold whatever was in memory.
+def init_unset_parameters(model: nn.Module) -> None:
+    """Initializes the parameters of a new network that hold whatever was in memory.
 
-    Those are parameters beside torch's layers, such as the level embeddings of deformable transformers and the scales
+    Those are parameters outside torch's layers, such as the level embeddings of deformable transformers and the scales
     of SSD. They become what ``init_weights()`` makes of them where it loads nothing. What torch's layers have drawn
-    stays: ``init_weights()`` silences whole branches, such as the last norm of each residual block, and features of
+    stays: ``init_weights()`` silences entire branches, such as the last norm of each residual block, and features of
     networks that are trained have them.
 
     Args:
@@ -30,7 +30,7 @@ def draw_weights(model: nn.Module) -> None:
         >>> from mmengine.model import BaseModule
         >>> model = BaseModule(init_cfg=dict(type='Constant', layer='BaseModule', val=2.0))
         >>> model.weight = nn.Parameter(torch.empty(3))
-        >>> draw_weights(model)
+        >>> init_unset_parameters(model)
         >>> model.weight.tolist()
         [2.0, 2.0, 2.0]
     """
@@ -38,11 +38,11 @@ def draw_weights(model: nn.Module) -> None:
              if module._parameters and not any(hasattr(module, method) for method in _DRAWING)]
     if not unset or not hasattr(model, 'init_weights'):
         return
-    initialised: Any = copy.deepcopy(model)
-    _without_loading(initialised)
-    initialised.init_weights()
+    initialized: Any = copy.deepcopy(model)
+    _without_loading(initialized)
+    initialized.init_weights()
     for name in unset:
-        values = dict(initialised.get_submodule(name).named_parameters(recurse=False))
+        values = dict(initialized.get_submodule(name).named_parameters(recurse=False))
         for key, parameter in model.get_submodule(name).named_parameters(recurse=False):
             parameter.copy_(values[key])
 
@@ -56,15 +56,15 @@ def _without_loading(model: nn.Module) -> None:
             module.init_cfg = kept or None  # type: ignore[assignment]
 
 
-class Undrawn(TorchFunctionMode):
+class skip_random_init(TorchFunctionMode):
     """A context in which the parameters of new modules keep whatever values their memory has.
 
     Drawing random weights takes most of the time that a network is built in; where all parameters are loaded from a
-    checkpoint afterwards, it is for nothing. Constant initialisations and buffers are as always.
+    checkpoint afterwards, it is for nothing. Constant initializations and buffers are as always.
 
     Examples:
         >>> state = torch.get_rng_state()
-        >>> with Undrawn():
+        >>> with skip_random_init():
         ...     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
         >>> torch.equal(torch.get_rng_state(), state), model[1].weight.sum().item()
         (True, 4.0)

@@ -1,4 +1,4 @@
-"""The teacher's own normalisation, from what the student's data preprocessor gives."""
+"""The teacher's own normalization, from what the student's data preprocessor gives."""
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -16,7 +16,7 @@ class InputSpace(NamedTuple):
         mean (Tensor): Per channel, shape (C,) or (1,), in the order after the reversal.
         std (Tensor): Likewise.
         reverses_channels (bool): Whether BGR becomes RGB, or the reverse.
-        pad_value (float): What it pads with, after normalisation.
+        pad_value (float): What it pads with, after normalization.
         pad_size_divisor (int): What the sides of a padded batch are multiples of.
     """
 
@@ -32,7 +32,7 @@ class InputSpace(NamedTuple):
 
         Args:
             preprocessor (nn.Module): mmengine's, mmdet's, mmseg's or mmpretrain's; one that does not
-                normalise leaves pixels as they are.
+                normalize leaves pixels as they are.
 
         Returns:
             InputSpace: Mean, std, channel order and padding.

@@ -1,4 +1,4 @@
-"""Running something on a CUDA stream of its own, beside what the current stream does."""
+"""Running something on a CUDA stream of its own, in parallel with what the current stream does."""
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 class SideStream:
-    """A CUDA stream beside the current one.
+    """A CUDA stream next to the current one.
 
-    What is started :meth:`beside` begins once all that was queued before has ended, and overlaps all that is queued
-    after it, until :meth:`join`. Nothing waits on the host.
+    What is started in :meth:`parallel` begins once all that was queued before has ended, and overlaps all that is
+    queued after it, until :meth:`join`. Nothing waits on the host.
 
     Examples:
         >>> side = SideStream()
         >>> if torch.cuda.is_available():
         ...     images = torch.ones(2, device='cuda')
-        ...     with side.beside(images):
+        ...     with side.parallel(images):
         ...         features = images * 2
         ...     side.join([features])
     """
@@ -25,7 +25,7 @@ class SideStream:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     @contextmanager
-    def beside(self, inputs: Tensor) -> Iterator[None]:
+    def parallel(self, inputs: Tensor) -> Iterator[None]:
         """Queues what is computed in this context on the side.
 
         Args:

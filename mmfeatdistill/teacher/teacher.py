@@ -19,11 +19,11 @@ from mmfeatdistill.distill_config import teacher_options
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
-from mmfeatdistill.taps.isolation import batch_statistics, undisturbed
-from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.taps.isolation import batch_statistics, eval_isolated
+from mmfeatdistill.taps.reader import TappedPass, TapReader
 from mmfeatdistill.taps.tracing import tensors_in
 from mmfeatdistill.teacher.acceleration import Acceleration
-from mmfeatdistill.teacher.initialization import Undrawn, draw_weights
+from mmfeatdistill.teacher.initialization import init_unset_parameters, skip_random_init
 from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace
 from mmfeatdistill.zoo.configs import build_model, load_config, zoo_weights
 
@@ -32,7 +32,7 @@ class Teacher:
     """A frozen network whose features the student mimics.
 
     It is deliberately no ``nn.Module``: as an attribute of the distiller it is in no ``parameters()``,
-    ``state_dict()``, optimiser, EMA copy or DDP bucket. It is in eval mode for good, whoever calls
+    ``state_dict()``, optimizer, EMA copy or DDP bucket. It is in eval mode for good, whoever calls
     ``train()`` on it or on any of its modules.
 
     Args:
@@ -46,7 +46,7 @@ class Teacher:
             ``'zoo'`` for a stock config or zoo model, an error otherwise.
         strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
             another shape, is an error. Defaults to True.
-        batch_statistics (bool): Whether BatchNorm normalises by the statistics of the batch, as the authors of OFD let
+        batch_statistics (bool): Whether BatchNorm normalizes by the statistics of the batch, as the authors of OFD let
             their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
         acceleration (dict, optional): What makes it cheaper to run; the options of
             :class:`mmfeatdistill.teacher.acceleration.Acceleration`.
@@ -80,7 +80,7 @@ class Teacher:
                 loaded = load_config(config)
         checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
         is_loaded = strict and checkpoint not in (None, 'init_cfg')
-        with config_key(key), Undrawn() if is_loaded else nullcontext():
+        with config_key(key), skip_random_init() if is_loaded else nullcontext():
             cfg = Config(dict(model=model)) if loaded is None else loaded
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
         self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint')
@@ -92,7 +92,7 @@ class Teacher:
         self._probed: tuple[int, ...] = ()
         self._is_shared = False
 
-    def attach(self, taps: Sequence[str], owner: str = 'teacher') -> Reading:
+    def attach(self, taps: Sequence[str], owner: str = 'teacher') -> TappedPass:
         """Sets what is read from now on, and finds its shapes by a dry run.
 
         Args:
@@ -100,7 +100,7 @@ class Teacher:
             owner (str): What the teacher is called in messages.
 
         Returns:
-            Reading: The features of one small image.
+            TappedPass: The features of one small image.
 
         Raises:
             ValueError: A tap does not exist or cannot be reached.
@@ -120,11 +120,11 @@ class Teacher:
         """Whether modules of the network do not compute any more what its file says."""
         return self._acceleration.changes_modules
 
-    def accelerate(self, reading: Reading, runs_elsewhere: Collection[str] = ()) -> None:
+    def accelerate(self, reading: TappedPass, runs_elsewhere: Collection[str] = ()) -> None:
         """Applies the options of ``acceleration``, when nothing has to be learnt of the network any more.
 
         Args:
-            reading (Reading): What :meth:`attach` gave.
+            reading (TappedPass): What :meth:`attach` gave.
             runs_elsewhere (Collection[str]): Objectives that run modules of the network themselves.
 
         Raises:
@@ -138,7 +138,7 @@ class Teacher:
             if self._batch_statistics:
                 raise ConfigError(f'{self._key}.acceleration: needs the running statistics of BatchNorm, but '
                                   'batch_statistics=True replaces them; only channels_last is possible here.')
-        with undisturbed(self.model):
+        with eval_isolated(self.model):
             self._acceleration.apply(
                 self.model, reading.reader.taps,
                 lambda: run_entry(self.model, self._entry, reading.inputs, reading.data_samples),
@@ -146,7 +146,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
-                 wanted: Optional[Collection[str]] = None) -> Reading:
+                 wanted: Optional[Collection[str]] = None) -> TappedPass:
         """Runs up to the last tap that is wanted.
 
         Args:
@@ -155,13 +155,13 @@ class Teacher:
             wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
 
         Returns:
-            Reading: The tapped tensors, without gradient.
+            TappedPass: The tapped tensors, without gradient.
         """
         return self.finish(self.start(inputs, data_samples, wanted))
 
     @torch.no_grad()
     def start(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
-              wanted: Optional[Collection[str]] = None) -> Reading:
+              wanted: Optional[Collection[str]] = None) -> TappedPass:
         """Queues a pass; on a stream of its own it may still run when this returns.
 
         Args:
@@ -170,13 +170,13 @@ class Teacher:
             wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
 
         Returns:
-            Reading: For :meth:`finish`; to be looked at after it only.
+            TappedPass: For :meth:`finish`; to be looked at after it only.
 
         Raises:
             ConfigError: An option of ``acceleration`` that this device does not have.
             RuntimeError: The network fails on this batch, though it did not in the dry run; the cause is chained.
         """
-        with self._acceleration.beside(inputs):
+        with self._acceleration.queue(inputs):
             converted = self.convert(inputs, data_samples)
             try:
                 return self._read(converted, data_samples, wanted)
@@ -188,27 +188,27 @@ class Teacher:
                     f'{error}). It ran on one of {self._probed} when it was built; some networks take images of one '
                     "size only, and the teacher sees the student's.") from error
 
-    def finish(self, reading: Reading) -> Reading:
+    def finish(self, reading: TappedPass) -> TappedPass:
         """Lets what follows wait for a pass.
 
         Args:
-            reading (Reading): As :meth:`start` gave it.
+            reading (TappedPass): As :meth:`start` gave it.
 
         Returns:
-            Reading: The same, ready to be read.
+            TappedPass: The same, ready to be read.
         """
         self._acceleration.join(tensors_in((reading.features, reading.inputs)))
         return reading
 
     def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
-              wanted: Optional[Collection[str]] = None) -> Reading:
+              wanted: Optional[Collection[str]] = None) -> TappedPass:
         """Reads a batch of its own input space."""
         assert self._reader is not None, 'attach() comes first'
         inputs = self._acceleration.inputs(inputs)
         with batch_statistics(self.model) if self._batch_statistics else nullcontext():
             features = self._reader.read_until_complete(
                 lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
-        return Reading(self._acceleration.outputs(features), self._reader, inputs, data_samples)
+        return TappedPass(self._acceleration.outputs(features), self._reader, inputs, data_samples)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.
@@ -231,14 +231,14 @@ class Teacher:
         if checkpoint is None:
             print_log(f'{key} is None: the teacher has random weights, and nothing can be learnt from it.',
                       logger='current', level=logging.WARNING)
-            draw_weights(self.model)
+            init_unset_parameters(self.model)
             return None
         if checkpoint == 'init_cfg':
             with config_key(key), reading_safely(self.weights_only):
                 self.model.init_weights()
             return None
         if not strict:
-            draw_weights(self.model)  # which it may lack
+            init_unset_parameters(self.model)  # which it may lack
         with config_key(key):
             report = load_checkpoint(self.model, checkpoint, self.weights_only)
         if strict and not report.complete:

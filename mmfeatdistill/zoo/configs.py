@@ -71,7 +71,7 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
     """Builds the model of a config in that config's own default scope.
 
     Args:
-        cfg (Config): With ``model``, and perhaps ``default_scope`` and ``data_preprocessor`` beside it.
+        cfg (Config): With ``model``, and perhaps ``default_scope`` and ``data_preprocessor`` next to it.
         data_preprocessor (nn.Module, optional): For a config that has none. Defaults to None.
 
     Returns:
@@ -93,7 +93,7 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
     except TypeError as error:
         if "unexpected keyword argument 'data_preprocessor'" not in str(error):
             raise
-        raise TypeError('expected the config of a whole model, such as a detector with its backbone and heads, got '
+        raise TypeError('expected the config of a complete model, such as a detector with its backbone and heads, got '
                         f'that of {model["type"]!r}.') from error
 
 

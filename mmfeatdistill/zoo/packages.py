@@ -89,7 +89,7 @@ def stock_config(name: str) -> str:
     It finds the file without parsing anything, in either package family. In a config file it serves
     where mmengine itself cannot resolve ``mmseg::`` yet, because nothing imported this package:
     ``_base_ = [__import__('mmfeatdistill').stock_config('mmseg::_base_/models/fcn_unet_s5-d16.py')]``.
-    A config of this project is inherited the same way: behind a plain ``mmfeatdistill::`` mmengine would look for the
+    A config of this project is inherited the same way: after a plain ``mmfeatdistill::`` mmengine would look for the
     student's datasets and models in this project.
 
     Args:

@@ -23,7 +23,7 @@ def wrn(depth=10, widen_factor=1, **options):
     return model
 
 
-def distil(objective, student=None, **options):
+def distill(objective, student=None, **options):
     from mmfeatdistill.distillers import FeatureDistiller
     torch.manual_seed(0)
     return FeatureDistiller(student or wrn(), teacher(wrn(16, 2), **options), dict(wide=objective))
@@ -88,14 +88,14 @@ def test_a_config_of_mmpretrain_finds_it_by_its_scope():
 
 @pytest.mark.parametrize('taps', [PRE_ACTIVATIONS, SUMS, ['backbone:pre']])
 def test_features_are_read_in_front_of_the_activation(taps):
-    model = distil(dict(match(), taps=taps))
+    model = distill(dict(match(), taps=taps))
     reading = model.teachers[0](model.data_preprocessor(batch())['inputs'], None)
     assert all((reading[tap][0] < 0).any() for tap in taps)
     assert sum(name.startswith('wide.loss') for name in losses_of(model, batch())) == len(taps)
 
 
 def test_margins_are_told_by_the_very_normalisation_that_is_tapped():
-    model = distil(dict(type='OFD', taps=PRE_ACTIVATIONS), batch_statistics=True)
+    model = distill(dict(type='OFD', taps=PRE_ACTIVATIONS), batch_statistics=True)
     [objective] = model.objectives.values()
     assert isinstance(objective, OFD) and objective.images_wanted == 0
     teachers = model.teachers[0].model
@@ -108,7 +108,7 @@ def test_margins_are_told_by_the_very_normalisation_that_is_tapped():
 
 
 def test_mixed_paths_run_through_it():
-    model = distil(dict(type='FCFD', taps=[*SUMS[:2], 'backbone.bn1'], output='head.fc'))
+    model = distill(dict(type='FCFD', taps=[*SUMS[:2], 'backbone.bn1'], output='head.fc'))
     assert not any(bridge.layer.with_activation for bridge in model.objectives['wide'].to_teacher)
     losses = losses_of(model, batch())
     assert losses['wide.loss_function'] > 0 and losses['wide.loss_appearance'] > 0

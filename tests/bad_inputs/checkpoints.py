@@ -19,8 +19,8 @@ def write(folder):
     torch.save({name: value for name, value in weights.items() if not name.startswith('head')}, folder / 'headless.pth')
     torch.save({f'student.{name}': value for name, value in weights.items()}, folder / 'prefixed.pth')
     torch.save(dict(weights, **{'head.fc.weight': torch.zeros(7, 3)}), folder / 'misshapen.pth')
-    torch.save(weights, folder / 'whole.pth')
-    (folder / 'cut.pth').write_bytes((folder / 'whole.pth').read_bytes()[:2000])
+    torch.save(weights, folder / 'complete.pth')
+    (folder / 'cut.pth').write_bytes((folder / 'complete.pth').read_bytes()[:2000])
     (folder / 'empty.pth').write_bytes(b'')
     (folder / 'damaged.pth').write_bytes(b'<html>')
 
@@ -52,7 +52,7 @@ CHANGES = [
      ['model.teacher.checkpoint: ', "holds no weights: expected a 'state_dict'", "['epoch']"]),
     ('damaged checkpoint', fitting(checkpoint='damaged.pth'), ['model.teacher.checkpoint: ', 'cannot be read']),
     ('checkpoint that is empty', fitting(checkpoint='empty.pth'), [KEY, 'empty.pth', 'cannot be read']),
-    ('checkpoint that was cut short', fitting(checkpoint='cut.pth'), [KEY, 'cut.pth', 'cannot be read']),
+    ('checkpoint that was truncated', fitting(checkpoint='cut.pth'), [KEY, 'cut.pth', 'cannot be read']),
     ('checkpoint of nothing', fitting(checkpoint='nothing.pth'), [KEY, 'nothing.pth', 'holds no weights']),
     ('checkpoint with an empty state_dict', fitting(checkpoint='hollow.pth'), [KEY, 'hollow.pth', 'no weights']),
     ('checkpoint that is one tensor', fitting(checkpoint='tensor.pth'), [KEY, 'tensor.pth', 'holds no weights']),

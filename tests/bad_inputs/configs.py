@@ -6,7 +6,7 @@ from mmengine import registry as root
 from mmengine.config import Config
 from torch.utils.data import IterableDataset
 
-from mmfeatdistill.engine.hooks import CalibrationHook
+from mmfeatdistill.engine.hooks import StatisticsHook
 from tests.helpers.models import classifier, detector, match, transformer
 
 GOOD = dict(student=detector, teacher=lambda: dict(model=detector(16, 32), checkpoint=None),
@@ -82,7 +82,7 @@ CHANGES = [
     ('tap one block too deep', taps('backbone.layer4.7'), [f'{FPN}.taps: ', "'backbone.layer4' has: 0, 1"]),
     ('tap item out of range', taps('neck[5]'), [f'{FPN}.taps: ', "'neck[5]' selects none of the 5 feature(s)"]),
     ('tap slice out of range', taps('neck[7:]'), [f'{FPN}.taps: ', "'neck[7:]' selects none of the 5"]),
-    ('tap grammar', taps('neck(0)'), [f'{FPN}: ', "'neck(0)' is no tap", "'module.path[1:4]'"]),
+    ('tap grammar', taps('neck(0)'), [f'{FPN}: ', "'neck(0)' is an invalid tap", "'module.path[1:4]'"]),
     ('tap of a wrong type', taps(3), [f'{FPN}: ', "a tap is a string such as 'neck'", 'got 3']),
     ('tap pair with an unknown side', taps(dict(student='neck', tutor='neck')),
      [f'{FPN}: ', "expected dict(student='...', teacher='...')", "['student', 'tutor']"]),
@@ -122,7 +122,7 @@ CHANGES = [
     ('connector with a wrong value', fpn(connector=dict(type='ChannelMLP', hidden_channels=0)),
      [f'{FPN}.connector: ', 'hidden_channels: expected a positive integer, got 0']),
     ('width given by hand', fpn(connector=dict(type='Conv1x1', student_shape=(16, 8, 8))),
-     [f'{FPN}.connector.student_shape: ', 'is found by itself', 'remove it']),
+     [f'{FPN}.connector.student_shape: ', 'is inferred', 'remove it']),
     ('no connector, unequal widths', fpn(connector=None),
      [f'{FPN}.connector: ', 'student feature has 16 channels and the teacher feature 32', "dict(type='Conv1x1')"]),
     # objectives
@@ -189,14 +189,14 @@ CHANGES = [
     ('student with an unknown key', student_with(nek=dict()), ['model.student: ', "'nek'"]),
     ('student as a name', student(lambda: 'mmdet::retinanet'),
      ['model.student: expected a config of an mmengine BaseModel', 'mmdet::retinanet']),
-    ('student that is no whole model', student(lambda: detector().backbone | dict(_scope_='mmdet')),
+    ('student that is no complete model', student(lambda: detector().backbone | dict(_scope_='mmdet')),
      ['model.student: expected a config of an mmengine BaseModel', 'ResNet']),
     ('student whose parts do not fit', lambda cfg, files: cfg.student.neck.update(in_channels=[8, 16, 32, 63]),
      [f'{FPN}.taps: ', "student: 'neck' exists but did not run"]),
     ('student that its library refuses', lambda cfg, files: cfg.student.neck.update(num_outs=2),
      ['model.student: AssertionError at ', 'num_outs', 'fpn.py']),
     # the distiller's own keys
-    ('key of the student beside it', lambda cfg, files: cfg.update(backbone=dict(depth=18)),
+    ('key of the student next to it', lambda cfg, files: cfg.update(backbone=dict(depth=18)),
      ["model: FeatureDistiller has no 'backbone'", "'student', 'teacher' and 'objectives'", 'model.student']),
     ('key misspelt', lambda cfg, files: cfg.update(objectivs=cfg.objectives),
      ["model: FeatureDistiller has no 'objectivs'", "'objectives'"]),
@@ -226,9 +226,9 @@ CHANGES = [
      [f"{FPN}.connector: hide: expected 'positions' or 'channels', got 'pixels'"]),
     # one thing in place of another
     ('a loss in place of a connector', fpn(connector=dict(type='SquaredError')),
-     [f"{FPN}.connector.type: 'SquaredError' cannot stand here", "'student_shape'", "'Conv1x1'"]),
+     [f"{FPN}.connector.type: 'SquaredError' cannot be used here", "'student_shape'", "'Conv1x1'"]),
     ('a layer in place of a connector', fpn(connector=dict(type='Conv2d')),
-     [f"{FPN}.connector.type: 'Conv2d' cannot stand here", "'Conv1x1'"]),
+     [f"{FPN}.connector.type: 'Conv2d' cannot be used here", "'Conv1x1'"]),
     ('a connector in place of a loss', fpn(loss=dict(type='Conv1x1')), [f'{FPN}.loss: needs ', "'student_shape'"]),
     ('an objective in place of a loss', fpn(loss=match('neck')),
      [f'{FPN}.loss.type: FeatureMatch is an objective', 'model.objectives', "dict(type='SquaredError')"]),
@@ -242,11 +242,12 @@ CHANGES = [
     ('objective whose name is empty', objectives({'': match('neck')}),
      ['model.objectives: each objective needs a name', "got ''"]),
     # tap grammar
-    ('tap slice with a step', taps('neck[0:4:2]'), [f'{FPN}: ', "'neck[0:4:2]' is no tap", "'module.path[1:4]'"]),
-    ('tap with a space', taps('neck '), [f'{FPN}: ', "'neck ' is no tap"]),
-    ('tap that is empty', taps(''), [f'{FPN}: ', "'' is no tap"]),
-    ('tap with two sides', taps('neck:in:pre'), [f'{FPN}: ', "'neck:in:pre' is no tap"]),
-    ('tap of the whole model', taps('model.neck'),
+    ('tap slice with a step', taps('neck[0:4:2]'),
+     [f'{FPN}: ', "'neck[0:4:2]' is an invalid tap", "'module.path[1:4]'"]),
+    ('tap with a space', taps('neck '), [f'{FPN}: ', "'neck ' is an invalid tap"]),
+    ('tap that is empty', taps(''), [f'{FPN}: ', "'' is an invalid tap"]),
+    ('tap with two sides', taps('neck:in:pre'), [f'{FPN}: ', "'neck:in:pre' is an invalid tap"]),
+    ('tap of the entire model', taps('model.neck'),
      [f'{FPN}.taps: ', "no module 'model.neck'", 'It has: data_preprocessor, backbone, neck']),
     ('tap of a call that is not made', taps('rpn_head.rpn_cls:each[9]'),
      [f'{FPN}.taps: ', "'rpn_head.rpn_cls:each[9]' selects none of the 5"]),
@@ -321,7 +322,7 @@ METHODS = [
                                                 "classifier='head.fc'"]),
     ('LSH, wrong classifier', lsh(classifier='backbone'), [f"{O}.std: the teacher's 'backbone' is no classifier"]),
     ('LSH of right images of maps', lsh(taps=['backbone.layer4'], classifier='head.fc', only_correct=True),
-     [f'{O}.only_correct: whole images count or do not']),
+     [f'{O}.only_correct: images count or do not']),
     # LSH of boxes
     ('LSH of boxes, bias', box(bias='median'), [f"{O}: bias: 'median' is that of features", "only 'zero' is possible"]),
     ('LSH of boxes, taps', box(taps=['neck']), [f'{O}.taps: there is no such option', "'hashes'"]),
@@ -351,9 +352,9 @@ METHODS = [
         type='FCFD', taps=['backbone'], output='roi_head.bbox_head.fc_cls', paths=0),
      [f"{O}.taps: 'backbone' gives 4 features; name a place that gives one", "'backbone.layer4:pre'"]),
     ('FCFD, inside a block', fcfd(taps=['backbone.layer1.0.conv1']),
-     [f"{O}.taps: the network cannot be continued from 'backbone.layer1.0.conv1' alone", 'ends of whole stages']),
+     [f"{O}.taps: the network cannot be continued from 'backbone.layer1.0.conv1' alone", 'ends of entire stages']),
     ('FCFD, classes', fcfd(dict(model=OTHER_CLASSES, checkpoint=None)),
-     [f'{O}.output: the student tells 10 classes and the teacher 5']),
+     [f'{O}.output: the student has 10 classes and the teacher 5']),
     ('FCFD, two teachers', fcfd([dict(model=classifier(16), checkpoint=None)] * 2),
      [f'{O}.teacher: there are 2 teachers; name one by its position']),
     # FCFD of box heads
@@ -386,29 +387,29 @@ METHODS = [
     ('teacher model as a name', feed(dict(model='resnet18', checkpoint=None)),
      ["model.teacher: expected a model config with a 'type', got 'resnet18'"]),
     ('teacher that is a part', feed(dict(model=classifier(16).backbone | dict(_scope_='mmpretrain'), checkpoint=None)),
-     ['model.teacher: expected the config of a whole model', "got that of 'ResNet'"]),
+     ['model.teacher: expected the config of a complete model', "got that of 'ResNet'"]),
     ('teacher option that is found', feed(dict(model=classifier(16), checkpoint=None, key='x')),
-     ['model.teacher.key: is found by itself']),
+     ['model.teacher.key: is inferred']),
     ('strict as text', feed(dict(model=classifier(16), checkpoint=None, strict='no')),
      ["model.teacher.strict: expected True or False, got 'no'"]),
     ('batch statistics as text', feed(dict(model=classifier(16), checkpoint=None, batch_statistics='yes')),
      ["model.teacher.batch_statistics: expected True or False, got 'yes'"]),
-    ('acceleration as a list', accelerated(['fold_norms']), ['model.teacher.acceleration: expected a dict']),
+    ('acceleration as a list', accelerated(['fuse_conv_bn']), ['model.teacher.acceleration: expected a dict']),
     ('acceleration misspelt', accelerated(dict(fold_norm=True)),
-     ['model.teacher.acceleration.fold_norm: there is no such option', "Did you mean 'fold_norms'?"]),
+     ['model.teacher.acceleration.fold_norm: there is no such option', "Did you mean 'fuse_conv_bn'?"]),
     ('acceleration, precision', accelerated(dict(dtype='half')),
      ["model.teacher.acceleration.dtype: expected 'bfloat16' or 'float16'", "got 'half'"]),
     ('acceleration, precisions', accelerated(dict(dtype=['bfloat16'])),
      ["model.teacher.acceleration.dtype: expected 'bfloat16'", "got ['bfloat16']"]),
-    ('acceleration, folding as text', accelerated(dict(fold_norms='yes')),
-     ["model.teacher.acceleration.fold_norms: expected True or False, got 'yes'"]),
+    ('acceleration, folding as text', accelerated(dict(fuse_conv_bn='yes')),
+     ["model.teacher.acceleration.fuse_conv_bn: expected True or False, got 'yes'"]),
     ('acceleration, compile as text', accelerated(dict(compile='max')),
      ['model.teacher.acceleration.compile: expected True, False or a dict', "got 'max'"]),
     ('acceleration, compile option', accelerated(dict(compile=dict(mod='x'))),
      ['model.teacher.acceleration.compile: torch.compile refuses', "'mod'"]),
-    ('acceleration and batch statistics', accelerated(dict(fold_norms=True), batch_statistics=True),
+    ('acceleration and batch statistics', accelerated(dict(fuse_conv_bn=True), batch_statistics=True),
      ['model.teacher.acceleration: needs the running statistics', 'batch_statistics=True']),
-    ('acceleration and FCFD', fcfd(dict(model=classifier(16), checkpoint=None, acceleration=dict(fold_norms=True))),
+    ('acceleration and FCFD', fcfd(dict(model=classifier(16), checkpoint=None, acceleration=dict(fuse_conv_bn=True))),
      ['model.teacher.acceleration: changes what modules of the teacher compute', 'model.objectives.o runs']),
 ]
 
@@ -441,7 +442,7 @@ def started(type, model=None, **options):
 
 SCHEDULE = "custom_hooks.ObjectiveScheduleHook('fpn')"
 schedule = partial(hook, 'ObjectiveScheduleHook', objective='fpn')
-INHERIT = 'custom_hooks.InheritHook'
+INHERIT = 'custom_hooks.InheritTeacherWeightsHook'
 
 
 def wanting(count):
@@ -450,7 +451,7 @@ def wanting(count):
         model = SimpleNamespace(objectives=dict(o=SimpleNamespace(images_wanted=3)))
         dataset = [] if count == 0 else _Stream()
         runner = SimpleNamespace(model=model, train_dataloader=SimpleNamespace(dataset=dataset))
-        CalibrationHook().before_train(runner)
+        StatisticsHook().before_train(runner)
     return attempt
 
 
@@ -482,22 +483,24 @@ HOOKS = [
      ["custom_hooks.ObjectiveScheduleHook('fnp').objective: there is no 'fnp'", 'has []']),
     ('alignment, never', hook('AlignmentHook', interval=0),
      ['custom_hooks.AlignmentHook.interval: expected a positive number of iterations, got 0']),
-    ('inherit, a part as a string', hook('InheritHook', parts='neck'), [f"{INHERIT}.parts: expected a list", "'neck'"]),
-    ('inherit, nothing', hook('InheritHook', parts=[]), [f'{INHERIT}.parts: expected a list', 'got []']),
-    ('inherit, no tap', hook('InheritHook', parts=['neck(0)']), [f"{INHERIT}.parts: 'neck(0)' is no tap"]),
-    ('inherit, teacher as text', hook('InheritHook', parts=['neck'], teacher='first'),
+    ('inherit, a part as a string', hook('InheritTeacherWeightsHook', parts='neck'),
+     [f"{INHERIT}.parts: expected a list", "'neck'"]),
+    ('inherit, nothing', hook('InheritTeacherWeightsHook', parts=[]), [f'{INHERIT}.parts: expected a list', 'got []']),
+    ('inherit, no tap', hook('InheritTeacherWeightsHook', parts=['neck(0)']),
+     [f"{INHERIT}.parts: 'neck(0)' is an invalid tap"]),
+    ('inherit, teacher as text', hook('InheritTeacherWeightsHook', parts=['neck'], teacher='first'),
      [f'{INHERIT}.teacher: expected the position of a teacher', "got 'first'"]),
-    ('inherit without a teacher', started('InheritHook', parts=['neck']),
+    ('inherit without a teacher', started('InheritTeacherWeightsHook', parts=['neck']),
      [f'{INHERIT}.teacher: there is no teacher 0; the model has 0']),
     ('teacher check, images', hook('TeacherCheckHook', images=3),
      ['custom_hooks.TeacherCheckHook.images: expected a number of at least 10, got 3']),
     ('teacher check, chance as text', hook('TeacherCheckHook', allow_chance='no'),
      ["custom_hooks.TeacherCheckHook.allow_chance: expected True or False, got 'no'"]),
     ('teacher check without a config', started('TeacherCheckHook', SimpleNamespace(teachers=[1])),
-     ['custom_hooks.TeacherCheckHook: the runner was not built from a whole config']),
-    ('calibration without images', wanting(0), ['custom_hooks.CalibrationHook: ', "'o'", 'is empty',
+     ['custom_hooks.TeacherCheckHook: the runner was not built from a complete config']),
+    ('calibration without images', wanting(0), ['custom_hooks.StatisticsHook: ', "'o'", 'is empty',
                                                 'train_dataloader.dataset']),
-    ('calibration on a stream', wanting(None), ['custom_hooks.CalibrationHook: ', 'is a stream (_Stream)']),
+    ('calibration on a stream', wanting(None), ['custom_hooks.StatisticsHook: ', 'is a stream (_Stream)']),
 ]
 ROWS = [*((name, changed(change), words) for name, change, words in CHANGES),
         *((name, lambda files, cfg=cfg: build(cfg), words) for name, cfg, words in METHODS), *HOOKS]

@@ -142,13 +142,14 @@ ROWS = [
     ('detector: boxes without classes', step('detector', boxes([4., 4., 40., 44.])),
      [f'{KEY}data sample 0 has gt_instances without labels: bboxes']),
     ('detector: class out of range', step('detector', class_of_boxes(77)),
-     [f'{KEY}data sample 0 has the class 77 in gt_instances.labels', '10 classes, 0 to 9', 'metainfo.classes']),
-    ('detector: negative class', step('detector', class_of_boxes(-1)), [f'{KEY}data sample 0 has the class -1']),
+     [f'{KEY}label 77 is out of range',
+      'data sample 0, gt_instances.labels', '10 classes', '0 to 9', 'metainfo.classes']),
+    ('detector: negative class', step('detector', class_of_boxes(-1)), [f'{KEY}label -1 is out of range']),
     ('segmenter: class out of range', step('segmenter', class_of_pixels(50)),
-     [f'{KEY}data sample 0 has the class 50 in gt_sem_seg.data', '19 classes']),
+     [f'{KEY}label 50 is out of range', 'data sample 0, gt_sem_seg.data', '19 classes']),
     ('classifier: class out of range', step('classifier', label(99)),
-     [f'{KEY}data sample 0 has the class 99 in gt_label', '10 classes, 0 to 9', 'num_classes']),
-    ('classifier: negative class', step('classifier', label(-1)), [f'{KEY}data sample 0 has the class -1']),
+     [f'{KEY}label 99 is out of range', 'data sample 0, gt_label', '10 classes', '0 to 9', 'num_classes']),
+    ('classifier: negative class', step('classifier', label(-1)), [f'{KEY}label -1 is out of range']),
     *((f'{kind}: samples of another library', step(kind, samples_of(other)),
        [f"{KEY}the data samples are {theirs}'s", f'the network is of {own}'])
       for kind, other, theirs, own in (('detector', classification_batch, 'mmpretrain', 'mmdet'),
@@ -168,6 +169,6 @@ UNUSUAL = [
     ('segmenter: one image', step('segmenter', first_only)),
     ('classifier: one image', step('classifier', first_only)),
     ('classifier: images of one pixel', step('classifier', cropped(1))),
-    ('classifier: grey images', step('classifier', channels(1))),
+    ('classifier: gray images', step('classifier', channels(1))),
 ]
 """Batches that look wrong and are not."""

@@ -33,7 +33,7 @@ def write(folder):
     (folder / 'run').mkdir()
     (folder / 'run' / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
     torch.save(dict(a=1), folder / 'foreign.pth')
-    (folder / 'cut_short.pth').write_bytes(b'PK\x03\x04')
+    (folder / 'truncated.pth').write_bytes(b'PK\x03\x04')
 
 
 script = functools.cache(load_script)
@@ -84,7 +84,7 @@ ROWS = [
       for tool in ('check_teacher', 'calibrate', 'list_taps', 'benchmark_step', 'benchmark')),
     ('list_taps: a model without a type', call('list_taps', 'typeless.py'),
      ["model: expected a model config with a 'type', got {'a': 1}"]),
-    # a config that distils nothing
+    # a config that distills nothing
     ('check_teacher: nothing is distilled', call('check_teacher', PLAIN), [PLAIN, 'is no distillation config']),
     ('calibrate: nothing is distilled', call('calibrate', PLAIN), [PLAIN, 'there is nothing to weigh']),
     ('benchmark: nothing is distilled', call('benchmark', PLAIN), ['There is no distillation config among those']),
@@ -134,7 +134,7 @@ ROWS = [
      ['argument --images: expected 3 arguments']),
     ('benchmark_step: random images of a library without labels for them',
      call('benchmark_step', 'poses.py', '--images', '1', '8', '8'),
-     ['default_scope: random images can be labelled for mmpretrain, ', "got 'mmpose'"]),
+     ['default_scope: random images can be labeled for mmpretrain, ', "got 'mmpose'"]),
     ('benchmark_step: figures', call('benchmark_step', GOOD, '--json', 'note.txt'),
      ['--json: note.txt holds something else than figures']),
     ('generations: another architecture', call('generations', GOOD),
@@ -146,27 +146,27 @@ ROWS = [
     *((f'{tool}: {option} {value}', call(tool, *config, option, value, *others),
        [f'argument {option}: expected a {kind} of at least {least}', f'got {value!r}'])
       for tool, config, option, value, kind, least, *others in (
-          ('benchmark', [GOOD], '--seeds', 'x', 'whole number', 0),
-          ('benchmark', [GOOD], '--jobs', '-1', 'whole number', 1),
-          ('benchmark', [GOOD], '--threads', '0', 'whole number', 1),
-          ('benchmark', [GOOD], '--time', '-1', 'whole number', 0),
-          ('benchmark_step', [GOOD], '--rounds', '0', 'whole number', 1),
-          ('benchmark_step', [GOOD], '--warmup', '-1', 'whole number', 0),
+          ('benchmark', [GOOD], '--seeds', 'x', 'integer', 0),
+          ('benchmark', [GOOD], '--jobs', '-1', 'integer', 1),
+          ('benchmark', [GOOD], '--threads', '0', 'integer', 1),
+          ('benchmark', [GOOD], '--time', '-1', 'integer', 0),
+          ('benchmark_step', [GOOD], '--rounds', '0', 'integer', 1),
+          ('benchmark_step', [GOOD], '--warmup', '-1', 'integer', 0),
           ('benchmark_step', [GOOD], '--within', 'nan', 'number', 0),
-          ('benchmark_step', [GOOD], '--teachers', '0', 'whole number', 1),
-          ('benchmark_step', [GOOD], '--images', '-8', 'whole number', 1, '8', '8'),
-          ('calibrate', [GOOD], '--iterations', '1', 'whole number', 2),
-          ('check_teacher', [GOOD], '--images', '5', 'whole number', 10),
-          ('check_teacher', [GOOD], '--images', '50.5', 'whole number', 10),
-          ('check_teacher', [GOOD], '--images', 'x', 'whole number', 10),
-          ('demo', [], '--seed', 'x', 'whole number', 0),
-          ('demo', [], '--jobs', '0', 'whole number', 1),
-          ('generations', [GOOD], '--generations', '0', 'whole number', 1),
-          ('generations', [GOOD], '--seed', '-1', 'whole number', 0),
-          ('list_taps', [PLAIN], '--size', '0', 'whole number', 1),
-          ('list_taps', [PLAIN], '--depth', '0', 'whole number', 1),
+          ('benchmark_step', [GOOD], '--teachers', '0', 'integer', 1),
+          ('benchmark_step', [GOOD], '--images', '-8', 'integer', 1, '8', '8'),
+          ('calibrate', [GOOD], '--iterations', '1', 'integer', 2),
+          ('check_teacher', [GOOD], '--images', '5', 'integer', 10),
+          ('check_teacher', [GOOD], '--images', '50.5', 'integer', 10),
+          ('check_teacher', [GOOD], '--images', 'x', 'integer', 10),
+          ('demo', [], '--seed', 'x', 'integer', 0),
+          ('demo', [], '--jobs', '0', 'integer', 1),
+          ('generations', [GOOD], '--generations', '0', 'integer', 1),
+          ('generations', [GOOD], '--seed', '-1', 'integer', 0),
+          ('list_taps', [PLAIN], '--size', '0', 'integer', 1),
+          ('list_taps', [PLAIN], '--depth', '0', 'integer', 1),
           ('publish', ['run'], '--tolerance', '-0.1', 'number', 0),
-          ('train', [GOOD], '--check-teacher', '5', 'whole number', 10))),
+          ('train', [GOOD], '--check-teacher', '5', 'integer', 10))),
     # releases, metafiles
     ('publish: no such folder', call('publish', 'nowhere'), ['publish.py: ', 'nowhere has neither best_*.pth']),
     ('publish: checkpoint that is gone', call('publish', 'run'), ['publish.py: ', 'neither best_*.pth']),
@@ -174,8 +174,8 @@ ROWS = [
      ["publish.py: there is no checkpoint 'a.pth'"]),
     ('publish: checkpoint of another program', call('publish', 'run', '--checkpoint', 'foreign.pth'),
      ['publish.py: ', 'foreign.pth']),
-    ('publish: checkpoint that was cut short', call('publish', 'run', '--checkpoint', 'cut_short.pth'),
-     ['publish.py: ', 'cut_short.pth', 'cannot be read']),
+    ('publish: checkpoint that was truncated', call('publish', 'run', '--checkpoint', 'truncated.pth'),
+     ['publish.py: ', 'truncated.pth', 'cannot be read']),
     ('publish: address without a metafile', call('publish', 'run', '--url', 'http://a'), ['--url is written into']),
     ('model_index: no source tree', call('model_index', 'nowhere'), ['nowhere is no source tree', 'configs']),
     ('model_index: a file', call('model_index', 'note.txt'), ['note.txt is no source tree']),

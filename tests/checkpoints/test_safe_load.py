@@ -302,7 +302,7 @@ def bytes_of(content):
 
 FOREIGN = {
     'empty': (bytes_of(b''), 'the file is empty; copy or download it again'),
-    'cut': (partial(cut, kind='zip'), 'it was cut short; copy or download it again'),
+    'cut': (partial(cut, kind='zip'), 'it was truncated; copy or download it again'),
     'older, cut': (partial(cut, kind='older'), r'\w+Error: .*'),
     'web page': (bytes_of(b'\n<!DOCTYPE html><html>404'), 'it is a web page'),
     'JPEG': (bytes_of(b'\xff\xd8\xff\xe0\x00\x10JFIF'), 'it is a JPEG picture'),

@@ -119,9 +119,9 @@ def test_gradients_are_compared_where_the_objective_reaches():
 
 
 def test_the_command(in_digits, tmp_path, capsys):
-    still(tmp_path, auto_scale_lr=dict(base_batch_size=16)).dump(tmp_path / 'distil.py')
-    tool = load_script('tools/calibrate.py')
-    assert tool.main([str(tmp_path / 'distil.py'), '--iterations', '2', '--ratio', '0.5']) == 0
+    still(tmp_path, auto_scale_lr=dict(base_batch_size=16)).dump(tmp_path / 'distill.py')
+    tool = load_script('tools/balance_losses.py')
+    assert tool.main([str(tmp_path / 'distill.py'), '--iterations', '2', '--ratio', '0.5']) == 0
     printed = capsys.readouterr().out
     assert '--cfg-options model.objectives.stage4.loss.loss_weight=' in printed
     assert 'a batch of 16' in printed and 'multiplies it by 0.5' in printed
@@ -141,7 +141,7 @@ def test_what_is_not_distilled_cannot_be_measured(in_digits, tmp_path):
 
 @HOOKS.register_module()
 class StopBeforeTraining(Hook):
-    """Ends a training when its optimiser and schedules are there."""
+    """Ends a training when its optimizer and schedules are there."""
 
     def before_train(self, runner):
         raise InterruptedError
@@ -166,8 +166,8 @@ def test_the_learning_rate_is_scaled_to_the_batch(in_digits, tmp_path, task):
     cfg = small(DISTILLED[task], tmp_path, auto_scale_lr=load_config(stock).auto_scale_lr.to_dict(),
                 train_dataloader__num_workers=0)
     cfg.custom_hooks.append(dict(type='StopBeforeTraining'))
-    cfg.dump(tmp_path / 'distil.py')
-    runner = Runner.from_cfg(configure_training(arguments(tmp_path / 'distil.py', tmp_path, auto_scale_lr=True)))
+    cfg.dump(tmp_path / 'distill.py')
+    runner = Runner.from_cfg(configure_training(arguments(tmp_path / 'distill.py', tmp_path, auto_scale_lr=True)))
     with pytest.raises(InterruptedError):
         runner.train()
     scaled = cfg.optim_wrapper.optimizer.lr * 8 / base

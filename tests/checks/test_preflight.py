@@ -1,4 +1,4 @@
-"""Teachers looked at before training: a small one that knows colours, and what can be wrong with it."""
+"""Teachers looked at before training: a small one that knows colors, and what can be wrong with it."""
 import json
 import random
 from pathlib import Path
@@ -25,14 +25,14 @@ from tests.helpers.models import build, classifier, detector, match, segmenter
 from tests.helpers.runs import DISTILLED, small, train
 
 # Exchanging red and blue makes one of another.
-COLOURS = dict(blue=(230, 60, 60), cyan=(220, 220, 60), red=(60, 60, 230), yellow=(60, 220, 220))  # BGR
+COLORS = dict(blue=(230, 60, 60), cyan=(220, 220, 60), red=(60, 60, 230), yellow=(60, 220, 220))  # BGR
 
 
-def painted(colour, draw):
-    return np.clip(np.array(colour) + draw.normal(0, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
+def painted(color, draw):
+    return np.clip(np.array(color) + draw.normal(0, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
 
 
-def colour_classifier(width=8, classes=4):
+def color_classifier(width=8, classes=4):
     model = classifier(width)
     model['head'].num_classes = classes
     return model
@@ -50,46 +50,46 @@ def write_config(path, model, folder):
 
 
 @pytest.fixture(scope='module')
-def colours(tmp_path_factory) -> Path:
-    """A folder with images of colours, and a network that tells them apart."""
+def colors(tmp_path_factory) -> Path:
+    """A folder with images of colors, and a network that tells them apart."""
     from mmpretrain.structures import DataSample
-    folder, draw = tmp_path_factory.mktemp('colours'), np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    folder, draw = tmp_path_factory.mktemp('colors'), np.random.default_rng(0)
+    for name, color in COLORS.items():
         for index in range(10):
-            mmcv.imwrite(painted(colour, draw), str(folder / 'val' / name / f'{index}.png'))
+            mmcv.imwrite(painted(color, draw), str(folder / 'val' / name / f'{index}.png'))
     torch.manual_seed(0)
-    model = build(colour_classifier()).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    model = build(color_classifier()).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(15):
-        batch = dict(inputs=[torch.from_numpy(painted(colour, draw)).permute(2, 0, 1)
-                             for colour in COLOURS.values() for _ in range(6)],
+        batch = dict(inputs=[torch.from_numpy(painted(color, draw)).permute(2, 0, 1)
+                             for color in COLORS.values() for _ in range(6)],
                      data_samples=[DataSample().set_gt_label(index) for index in range(4) for _ in range(6)])
         loss = model(**model.data_preprocessor(batch, True), mode='loss')['loss']
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     torch.save(dict(state_dict=model.state_dict()), folder / 'teacher.pth')
-    write_config(folder / 'teacher.py', colour_classifier(), folder)
+    write_config(folder / 'teacher.py', color_classifier(), folder)
     return folder
 
 
 @pytest.fixture
-def cfg(colours):
+def cfg(colors):
     """A distillation by that network."""
     return Config(dict(
         default_scope='mmpretrain',
-        model=dict(type='mmfeatdistill.FeatureDistiller', student=colour_classifier(),
-                   teacher=dict(config=str(colours / 'teacher.py'), checkpoint=str(colours / 'teacher.pth')),
+        model=dict(type='mmfeatdistill.FeatureDistiller', student=color_classifier(),
+                   teacher=dict(config=str(colors / 'teacher.py'), checkpoint=str(colors / 'teacher.pth')),
                    objectives=dict(stage4=match('backbone'))),
-        val_dataloader=validation(colours), val_evaluator=dict(type='Accuracy', topk=(1,))))
+        val_dataloader=validation(colors), val_evaluator=dict(type='Accuracy', topk=(1,))))
 
 
 def errors(shown):
     return [finding.text for check in shown.teachers for finding in check.findings if finding.is_error]
 
 
-def renamed(colours, tmp_path, rename):
-    state_dict = torch.load(colours / 'teacher.pth', weights_only=False)['state_dict']
+def renamed(colors, tmp_path, rename):
+    state_dict = torch.load(colors / 'teacher.pth', weights_only=False)['state_dict']
     names = {name: rename(name) for name in state_dict}
     torch.save(dict(state_dict={names[name]: value for name, value in state_dict.items() if names[name]}),
                tmp_path / 'renamed.pth')
@@ -121,8 +121,8 @@ def test_the_check_draws_nothing_and_leaves_the_models_as_they_were(cfg):
     assert all(torch.equal(value, before[name]) for name, value in distiller.state_dict().items())
 
 
-def test_another_width(cfg, colours, tmp_path):
-    write_config(tmp_path / 'wide.py', colour_classifier(16), colours)
+def test_another_width(cfg, colors, tmp_path):
+    write_config(tmp_path / 'wide.py', color_classifier(16), colors)
     cfg.model.teacher.config = str(tmp_path / 'wide.py')
     shown = preflight(cfg, 20)
     [text] = errors(shown)
@@ -134,32 +134,32 @@ def test_another_width(cfg, colours, tmp_path):
     (lambda name: f'architecture.teacher.{name}', "without 'architecture.teacher.' in front, 102 of the 102"),
     (lambda name: name.removeprefix('backbone.') if name.startswith('backbone.') else None,
      "with 'backbone.' in front, 100 of the 102 missing tensors would be found. The other 2 are not in the file.")])
-def test_names_with_another_prefix(cfg, colours, tmp_path, rename, words):
-    cfg.model.teacher.checkpoint = renamed(colours, tmp_path, rename)
+def test_names_with_another_prefix(cfg, colors, tmp_path, rename, words):
+    cfg.model.teacher.checkpoint = renamed(colors, tmp_path, rename)
     shown = preflight(cfg, 20)
     [text] = errors(shown)
     assert words in text
     # What it says how to do, does it.
-    source = text.partition('To rename them: ')[2].replace("'renamed.pth'", repr(str(tmp_path / 'mended.pth')))
+    source = text.partition('To rename them: ')[2].replace("'renamed.pth'", repr(str(tmp_path / 'renamed_too.pth')))
     exec(source, dict(torch=torch))
-    cfg.model.teacher.update(checkpoint=str(tmp_path / 'mended.pth'), strict=False)
+    cfg.model.teacher.update(checkpoint=str(tmp_path / 'renamed_too.pth'), strict=False)
     assert preflight(cfg, 20).teachers[0].load_report.matched >= 100
 
 
-def test_random_weights_are_at_chance(cfg, colours, tmp_path):
-    torch.save(build(colour_classifier()).state_dict(), tmp_path / 'untrained.pth')
+def test_random_weights_are_at_chance(cfg, colors, tmp_path):
+    torch.save(build(color_classifier()).state_dict(), tmp_path / 'untrained.pth')
     for checkpoint, words in ((str(tmp_path / 'untrained.pth'), 'Are these the weights of this very config'),
                               (None, 'model.teacher.checkpoint is None: give the trained weights')):
         cfg.model.teacher.checkpoint = checkpoint
         shown = preflight(cfg, 40)
         [text] = errors(shown)
-        assert 'knows nothing' in text and words in text and 'allow_chance=True' in text and not shown.passed
+        assert 'at chance level' in text and words in text and 'allow_chance=True' in text and not shown.passed
 
 
-def test_channels_in_the_wrong_order(cfg, colours, tmp_path):
-    model = colour_classifier()
+def test_channels_in_the_wrong_order(cfg, colors, tmp_path):
+    model = color_classifier()
     model.data_preprocessor.to_rgb = False
-    write_config(tmp_path / 'swapped.py', model, colours)
+    write_config(tmp_path / 'swapped.py', model, colors)
     cfg.model.teacher.config = str(tmp_path / 'swapped.py')
     for images in (10, 40):
         [text] = errors(preflight(cfg, images))
@@ -167,13 +167,13 @@ def test_channels_in_the_wrong_order(cfg, colours, tmp_path):
     # A teacher without a config takes the student's data preprocessor.
     cfg.model.student.data_preprocessor.to_rgb = False
     model.pop('data_preprocessor')
-    cfg.model.teacher = dict(model=model, checkpoint=str(colours / 'teacher.pth'))
+    cfg.model.teacher = dict(model=model, checkpoint=str(colors / 'teacher.pth'))
     [text] = errors(preflight(cfg, 40))
     assert "data_preprocessor.to_rgb is False in the student's config" in text
 
 
-def test_a_teacher_keeps_its_own_input_and_pipeline(cfg, colours, tmp_path):
-    """A student with another normalisation and pipeline has no say in what its teacher is evaluated with."""
+def test_a_teacher_keeps_its_own_input_and_pipeline(cfg, colors, tmp_path):
+    """A student with another normalization and pipeline has no say in what its teacher is evaluated with."""
     cfg.model.student.data_preprocessor.update(to_rgb=False, mean=[0, 0, 0], std=[1, 1, 1])
     cfg.val_dataloader.dataset.pipeline.insert(1, dict(type='Grayscale'))
     shown = preflight(cfg, 20)
@@ -195,9 +195,9 @@ def test_classes_of_the_student_and_the_teacher(cfg):
     assert 'model.objectives.kd compares logits' in text
 
 
-def test_a_teacher_of_other_classes_cannot_be_evaluated(cfg, colours, tmp_path):
-    write_config(tmp_path / 'seven.py', colour_classifier(classes=7), colours)
-    torch.save(build(colour_classifier(classes=7)).state_dict(), tmp_path / 'seven.pth')
+def test_a_teacher_of_other_classes_cannot_be_evaluated(cfg, colors, tmp_path):
+    write_config(tmp_path / 'seven.py', color_classifier(classes=7), colors)
+    torch.save(build(color_classifier(classes=7)).state_dict(), tmp_path / 'seven.pth')
     cfg.model.teacher = dict(config=str(tmp_path / 'seven.py'), checkpoint=str(tmp_path / 'seven.pth'))
     shown = preflight(cfg, 20)
     assert shown.passed and shown.teachers[0].scores is None
@@ -212,16 +212,16 @@ def test_each_of_several_teachers(cfg):
                                                                       ('model.teacher[1]', False)]
 
 
-def test_the_command(cfg, colours, tmp_path, capsys):
+def test_the_command(cfg, colors, tmp_path, capsys):
     tool = load_script('tools/check_teacher.py')
-    cfg.dump(tmp_path / 'distil.py')
-    assert tool.main([str(tmp_path / 'distil.py'), '--images', '20']) == 0
+    cfg.dump(tmp_path / 'distill.py')
+    assert tool.main([str(tmp_path / 'distill.py'), '--images', '20']) == 0
     printed = capsys.readouterr().out
     assert 'The teacher is fine.' in printed and '123.675, 116.28, 103.53' in printed and '64x2x2' in printed
-    assert tool.main([str(tmp_path / 'distil.py'), '--images', '20', '--cfg-options',
+    assert tool.main([str(tmp_path / 'distill.py'), '--images', '20', '--cfg-options',
                       'model.teacher.checkpoint=nowhere.pth']) == 1
     assert "model.teacher.checkpoint: there is no checkpoint 'nowhere.pth'" in capsys.readouterr().out
-    assert tool.main([str(tmp_path / 'distil.py'), '--images', '20', '--cfg-options',
+    assert tool.main([str(tmp_path / 'distill.py'), '--images', '20', '--cfg-options',
                       'model.teacher.checkpoint=None']) == 1
     assert 'not fit to be learnt from' in capsys.readouterr().out
 
@@ -307,7 +307,7 @@ def checked(tmp_path, checkpoint=None, hook=None, **options):
 
 
 def test_training_is_refused_with_a_teacher_at_chance(in_digits, tmp_path):
-    with pytest.raises(ConfigError, match='model.teacher: .*knows nothing of this data.*allow_chance=True'):
+    with pytest.raises(ConfigError, match='model.teacher: .*at chance level on this data.*allow_chance=True'):
         train(checked(tmp_path, hook=dict()))
     assert not list(tmp_path.glob('*.pth'))
 
@@ -335,8 +335,8 @@ def test_a_good_teacher_is_accepted_by_the_hook(cfg):
     runner.model.teachers[0].model.data_preprocessor.to_rgb = False
     with pytest.raises(ConfigError, match='model.teacher: .*channels are in the wrong order'):
         TeacherCheckHook(images=20, allow_chance=True).before_train(runner)
-    TeacherCheckHook().before_train(SimpleNamespace(model=build(colour_classifier()), cfg=cfg, iter=0))
-    with pytest.raises(ConfigError, match='not built from a whole config'):
+    TeacherCheckHook().before_train(SimpleNamespace(model=build(color_classifier()), cfg=cfg, iter=0))
+    with pytest.raises(ConfigError, match='not built from a complete config'):
         TeacherCheckHook().before_train(SimpleNamespace(model=runner.model, cfg=Config(), iter=0))
     with pytest.raises(ConfigError, match='TeacherCheckHook.images: expected a number of at least 10, got 3'):
         TeacherCheckHook(images=3)

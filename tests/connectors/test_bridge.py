@@ -28,6 +28,6 @@ def test_outputs_and_gradients_of_the_authors(form, activated):
     assert (feature.grad - golden['grad']).norm() <= 1e-4 * max(golden['grad'].norm(), 1)
 
 
-def test_initialisation():
+def test_initialization():
     conv = Bridge(FeatureShape(64, 8, 8), FeatureShape(128, 8, 8)).layer.conv
     assert conv.weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.05)

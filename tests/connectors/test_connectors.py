@@ -175,7 +175,7 @@ def test_the_stated_share_is_hidden_and_anew_each_time(hide, shared, ratio):
         module(torch.ones(64, 16, 8, 8))
     hidden, again = seen
     assert hidden.float().mean().item() == pytest.approx(ratio, abs=0.03)
-    assert torch.equal(hidden, hidden.amin(shared, keepdim=True).expand_as(hidden)), 'as a whole'
+    assert torch.equal(hidden, hidden.amin(shared, keepdim=True).expand_as(hidden)), 'entire channels'
     assert not torch.equal(hidden[0], hidden[1]) and not torch.equal(hidden, again)
 
 

@@ -546,7 +546,7 @@ def test_mixed_precision_is_near_full_precision():
 
 
 def test_pre_activations_are_distilled_as_they_are():
-    """The loss sees negative values although the ReLU behind the tap works in place."""
+    """The loss sees negative values although the ReLU after the tap works in place."""
     model = small(objectives=dict(a=match('backbone.relu:in')))
     seen = []
     model.objectives['a'].connectors[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))

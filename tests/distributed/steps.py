@@ -45,7 +45,7 @@ def build(path: str) -> tuple[FeatureDistiller, dict]:
     model = FeatureDistiller(**options, data_preprocessor=cfg.get('data_preprocessor'))
     model.init_weights()
     model.train()
-    for module in model.modules():  # statistics of half a batch are others than those of the whole
+    for module in model.modules():  # statistics of half a batch are others than those of all of it
         if isinstance(module, (_BatchNorm, _DropoutNd)):
             module.eval()
     # Padding is ignored by the losses of segmenters, which mmseg 1.2 cannot do where classes have weights.

@@ -17,8 +17,8 @@ NO_MEAN_OVER_IMAGES = dict(
     RelationalDistance='compares pairs of images, and only those of one process',
     RelationalAngle='compares triplets of images, and only those of one process',
     DIST='correlates over the images of one process',
-    Pearson='standardises the channels over the images of one process',
-    FCFD='normalises mixed paths over the images of one process',
+    Pearson='standardizes the channels over the images of one process',
+    FCFD='normalizes mixed paths over the images of one process',
     FCFDBoxHead='looks at proposals that each process draws for itself',
     LSHRoI='looks at proposals that each process draws for itself',
     MaskedGenerator='hides what each process draws for itself')
@@ -26,7 +26,7 @@ NO_MEAN_OVER_IMAGES = dict(
 
 
 class Alone(NamedTuple):
-    """What one process finds, on each half of the batch and on the whole.
+    """What one process finds, on each half of the batch and on all of it.
 
     Attributes:
         of_images: Which objectives are means over images.
@@ -34,7 +34,7 @@ class Alone(NamedTuple):
     """
 
     halves: list[Steps]
-    whole: Steps
+    entire: Steps
     of_images: dict[str, bool]
     draws_proposals: bool
 
@@ -97,12 +97,12 @@ def test_means_over_images_are_those_of_the_joined_batch(method):
     together = [Step(mean(first.losses, second.losses), first.gradients)
                 for first, second in zip(two[0]['steps'], two[1]['steps'])]
     for name, of_images in one.of_images.items():
-        same = [close(of(f'{name}.', step.losses), of(f'{name}.', whole.losses))
-                and (close(*(of(f'distiller.{name}.', found.gradients) for found in (step, whole)))
-                     or not of(f'{name}.', whole.losses))  # switched off, there are zeros in two processes only
-                for step, whole in zip(together, one.whole)]
+        same = [close(of(f'{name}.', step.losses), of(f'{name}.', entire.losses))
+                and (close(*(of(f'distiller.{name}.', found.gradients) for found in (step, entire)))
+                     or not of(f'{name}.', entire.losses))  # switched off, there are zeros in two processes only
+                for step, entire in zip(together, one.entire)]
         assert all(same) == of_images, f'{name}: does the list above know it?'
     if all(one.of_images.values()) and not one.draws_proposals:
-        for step, whole in zip(together, one.whole):
-            assert close(step.losses, whole.losses)
-            assert close({name: step.gradients[name] for name in whole.gradients}, whole.gradients)
+        for step, entire in zip(together, one.entire):
+            assert close(step.losses, entire.losses)
+            assert close({name: step.gradients[name] for name in entire.gradients}, entire.gradients)

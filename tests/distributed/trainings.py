@@ -15,7 +15,7 @@ OBJECTIVES = dict(
     median=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1')),
     some=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1'), max_samples=5),
     mean=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1'), bias='mean'),
-    margins=dict(type='OFD', taps=['backbone.layer4.0.conv1'], margin_images=7))  # no normalisation tells these
+    margins=dict(type='OFD', taps=['backbone.layer4.0.conv1'], margin_images=7))  # no normalization tells these
 
 
 @HOOKS.register_module()

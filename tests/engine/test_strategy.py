@@ -39,7 +39,7 @@ STRATEGIES_OF_RUNS = dict(
 
 
 def runner(folder: str, name: str, strategy: dict, resume: bool = False) -> FlexibleRunner:
-    """FCFD also runs parts of the student behind features of the teacher."""
+    """FCFD also runs parts of the student after features of the teacher."""
     cfg = small('fcfd/fcfd_resnet18-w8_digits.py', Path(folder, name))
     cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None, strategy=strategy, launcher='pytorch',
                resume=resume, experiment_name=f'{name} {resume}')

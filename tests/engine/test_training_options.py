@@ -195,7 +195,7 @@ def test_an_average_of_an_iteration_based_training_is_resumed_bit_for_bit(in_dig
                for name, tensor in first['state_dict'].items() if name.endswith('running_mean'))
 
 
-# --- synchronised batch normalisation --------------------------------------------------------
+# --- synchronized batch normalization --------------------------------------------------------
 
 
 def norms(model: nn.Module) -> list[nn.Module]:
@@ -214,7 +214,7 @@ MODELS = dict(
 
 @pytest.mark.parametrize('task', list(MODELS))
 def test_what_mmengine_converts_to_syncbn_is_the_student_with_its_connectors_and_no_tap_is_lost(task):
-    """PyTorch synchronises on GPUs only, so what is compared is the network with its running statistics."""
+    """PyTorch synchronizes on GPUs only, so what is compared is the network with its running statistics."""
     make, batch, objectives = MODELS[task]
     model = distiller(make(), teacher(make(16)), objectives)
     model.init_weights()
@@ -242,10 +242,10 @@ def test_what_mmengine_converts_to_syncbn_is_the_student_with_its_connectors_and
 
 
 def test_a_syncbn_config_trains_in_one_process_and_is_resumed_bit_for_bit(in_digits, tmp_path):
-    """mmengine reverts the student's; the teacher's, in eval mode, synchronises nothing."""
+    """mmengine reverts the student's; the teacher's, in eval mode, synchronizes nothing."""
     sync = dict(type='SyncBN', requires_grad=True)
 
-    def synchronised(name: str) -> Config:
+    def synchronized(name: str) -> Config:
         cfg = config(tmp_path, 'classification', name)
         teacher_config = Config.fromfile(cfg.model.teacher.pop('config'))
         cfg.model.teacher.model = dict(teacher_config.model, _scope_='mmpretrain')
@@ -253,7 +253,7 @@ def test_a_syncbn_config_trains_in_one_process_and_is_resumed_bit_for_bit(in_dig
             network['backbone']['norm_cfg'] = sync
         return cfg
 
-    straight, resumed = straight_and_resumed(synchronised, crash_at=6)
+    straight, resumed = straight_and_resumed(synchronized, crash_at=6)
     assert same_tensors(straight.model.state_dict(), resumed.model.state_dict())
     assert norms(straight.model) and not any(isinstance(n, nn.SyncBatchNorm) for n in norms(straight.model))
     assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms(straight.model.teachers[0].model))

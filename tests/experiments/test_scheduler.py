@@ -136,9 +136,9 @@ def test_a_failure_stops_only_what_needs_it_and_is_reported_at_the_end(tmp_path)
     assert set(raised.value.failures) == {teacher, orphan, dead}
     assert 'teacher failed' in raised.value.failures[orphan] and 'exit code -9' in raised.value.failures[dead]
     assert fine.result() is not None and teacher.failure() and orphan.failure() is None
-    mended = quick(tmp_path / 'teacher')
-    run_experiments([mended])
-    assert mended.failure() is None and mended.result() is not None
+    fixed = quick(tmp_path / 'teacher')
+    run_experiments([fixed])
+    assert fixed.failure() is None and fixed.result() is not None
 
 
 def test_two_experiments_cannot_share_a_folder(tmp_path):
@@ -148,7 +148,7 @@ def test_two_experiments_cannot_share_a_folder(tmp_path):
 
 
 def _long_with_a_worker(experiment):
-    """Trains for long, with a process of its own beside it, as data workers are."""
+    """Trains for long, with a process of its own next to it, as data workers are."""
     worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True)
     worker.start()
     experiment.tell('pids', os.getpid(), worker.pid)

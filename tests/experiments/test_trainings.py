@@ -21,7 +21,7 @@ TINY = ['train_cfg.max_epochs=1', 'train_dataloader.num_batch_per_epoch=2', 'tra
 
 
 def benchmark(*arguments: str) -> int:
-    return load_script('tools/benchmark.py').main([*arguments, '--cfg-options', *TINY])
+    return load_script('tools/compare_methods.py').main([*arguments, '--cfg-options', *TINY])
 
 
 def written(folder: Path) -> dict[str, int]:
@@ -62,7 +62,7 @@ def test_jobs_of_a_cluster_train_what_one_machine_would(in_digits, tmp_path, cap
     names = [words[-1] for words in commands]
     assert names == ['seed_1/resnet18-w32_digits', 'seed_1/resnet18-w8_digits', 'seed_1/channel-mlp_resnet18-w8_digits']
     assert ['afterok' in line for line in lines] == [False, False, True] and not (tmp_path / 'out').exists()
-    main = load_script('tools/benchmark.py').main
+    main = load_script('tools/compare_methods.py').main
     with pytest.raises(SystemExit, match='needs seed_1/resnet18-w32_digits, which is not finished'):
         main(commands[2][2:])
     with pytest.raises(SystemExit, match='no such training. There are: seed_1/resnet18-w32_digits, '):
@@ -80,7 +80,7 @@ def test_jobs_of_a_cluster_train_what_one_machine_would(in_digits, tmp_path, cap
 
 def test_nothing_is_trained_without_a_metric_to_compare(in_digits, tmp_path):
     with pytest.raises(SystemExit, match='save_best says by which metric.* by --cfg-options'):
-        load_script('tools/benchmark.py').main([CONFIG, '--out', str(tmp_path / 'out'), '--cfg-options',
+        load_script('tools/compare_methods.py').main([CONFIG, '--out', str(tmp_path / 'out'), '--cfg-options',
                                                 'default_hooks.checkpoint.save_best=None'])
     assert not (tmp_path / 'out').exists()
 

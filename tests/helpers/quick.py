@@ -19,7 +19,7 @@ def nothing(experiment) -> None:
 
 @dataclass(eq=False)
 class Quick(Experiment):
-    """Tells a log beside its work directory when it starts and ends."""
+    """Tells a log next to its work directory when it starts and ends."""
 
     action: Callable[['Quick'], Optional[float]] = nothing
 

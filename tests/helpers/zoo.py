@@ -76,7 +76,7 @@ def _tiny_schedule(cfg: Config) -> None:
         cfg.default_hooks.checkpoint.interval = 2
     cfg.train_cfg.pop('dynamic_intervals', None)
     for scheduler in cfg.param_scheduler if isinstance(cfg.get('param_scheduler'), list) else []:
-        scheduler.setdefault('end', scheduler.get('begin', 0) + 300)  # by itself it would be that of training
+        scheduler.setdefault('end', scheduler.get('begin', 0) + 300)  # on its own it would be that of training
 
 
 def _small_images(value: Any) -> Any:

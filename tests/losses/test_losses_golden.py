@@ -87,7 +87,7 @@ def overhauled(student, g, stage):
 
 MAP, VECTOR = ('classic_losses', 'map_s'), ('classic_losses', 'vec_s')
 # name: (file, student), value, gradient, loss of the student and the arrays of the file.
-# RKD: the toolbox normalises the embeddings and multiplies by 25 and 50; AB: it multiplies by 3/1000.
+# RKD: the toolbox normalizes the embeddings and multiplies by 25 and 50; AB: it multiplies by 3/1000.
 CASES = {
     'activation_boundary': (MAP, 'ab_margin1', 'ab_margin1_grad', lambda s, g: 3e-3 * activation_boundary(
         s, g['map_t'], margin=1)),

@@ -253,11 +253,11 @@ def test_hashing_a_part_at_a_time_changes_nothing(monkeypatch, kind, masked):
         (3 * value).backward()
         return value.detach(), leaf.grad, lsh(student, teacher, **options)
 
-    whole = results()
+    entire = results()
     monkeypatch.setattr(sys.modules['mmfeatdistill.losses.lsh'], '_PROJECTIONS', 12)  # two rows, the last part one
-    for expected, found in zip(whole, results()):
+    for expected, found in zip(entire, results()):
         torch.testing.assert_close(found, expected)
-    assert whole[0] == whole[2] and whole[1].any()
+    assert entire[0] == entire[2] and entire[1].any()
 
 
 def test_generator_is_trained_in_the_precision_of_the_model():

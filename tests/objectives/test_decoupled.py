@@ -6,7 +6,7 @@ import torch
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import decoupled
-from mmfeatdistill.taps.reader import Reading
+from mmfeatdistill.taps.reader import TappedPass
 from tests.helpers.models import (
     classification_batch,
     classifier,
@@ -101,7 +101,7 @@ def test_logits_of_a_detector_are_those_of_regions():
 
 def test_images_without_a_class():
     model = model_with()
-    reading = Reading({'head.fc': [torch.rand(2, 10)]}, model.reader, torch.rand(2, 3, 64, 64))
+    reading = TappedPass({'head.fc': [torch.rand(2, 10)]}, model.reader, torch.rand(2, 3, 64, 64))
     for samples in (None, segmentation_batch()['data_samples']):
         with pytest.raises(ValueError, match='the data samples have no class'):
             model.objectives['logits'](dataclasses.replace(reading, data_samples=samples), [reading])

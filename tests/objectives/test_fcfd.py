@@ -58,7 +58,7 @@ def test_the_loss_is_the_sum_of_its_parts():
     losses = losses_of(model, batch)
 
     def stage_ends(network, image, first=0, x=None):
-        """Pre-activations behind the stages from ``first`` on, and the logits."""
+        """Pre-activations after the stages from ``first`` on, and the logits."""
         ends, backbone = [], network.backbone
         if x is None:
             x = backbone.maxpool(backbone.relu(backbone.norm1(backbone.conv1(image))))
@@ -231,7 +231,7 @@ def test_bad_options(options, words):
 def test_other_classes_are_refused():
     other = classifier(16)
     other['head'].num_classes = 12
-    with pytest.raises(ConfigError, match=r'fcfd\.output: the student tells 10 classes and the teacher 12'):
+    with pytest.raises(ConfigError, match=r'fcfd\.output: the student has 10 classes and the teacher 12'):
         distiller(classifier(), teacher(other), fcfd())
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmfeatdistill.objectives import FT
-from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.taps.reader import TappedPass, TapReader
 from tests.helpers.models import classification_batch, classifier, distiller, losses_of, segmenter, teacher
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'golden' / 'factor_transfer.npz'
@@ -19,7 +19,7 @@ def golden():
 
 
 def reading(feature):
-    return Reading({'0': [feature]}, TapReader(torch.nn.Sequential(torch.nn.ReLU()), ['0'], 'net'), feature)
+    return TappedPass({'0': [feature]}, TapReader(torch.nn.Sequential(torch.nn.ReLU()), ['0'], 'net'), feature)
 
 
 def test_it_agrees_with_the_authors_code(golden):

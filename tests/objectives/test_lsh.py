@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmfeatdistill.engine.hooks import calibration_hook
+from mmfeatdistill.engine.hooks import statistics_hook
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import lsh
 from mmfeatdistill.objectives import LSH, hyperplanes
 from mmfeatdistill.objectives.finite_guard import FiniteGuard
 from mmfeatdistill.objectives.labels import single_labels
 from mmfeatdistill.objectives.roi import box_classifier, box_feature, run_box_head
-from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.taps.reader import TappedPass, TapReader
 from tests.helpers.models import (
     build,
     classification_batch,
@@ -153,7 +153,7 @@ def reading(feature, logits=None, labels=None):
     from mmpretrain.structures import DataSample
     net = nn.Sequential(nn.Linear(feature.shape[1], 5))
     samples = None if labels is None else [DataSample().set_gt_label(int(label)) for label in labels]
-    return Reading({'0:in': [feature], '0': [feature if logits is None else logits]},
+    return TappedPass({'0:in': [feature], '0': [feature if logits is None else logits]},
                    TapReader(net, ['0:in', '0'], 'net'), feature, samples)
 
 
@@ -374,21 +374,21 @@ def test_in_half_precision():
 def test_several_labels_and_one_more_linear_layer():
     from mmpretrain.structures import DataSample
 
-    def labelled(width, **neck):
+    def labeled(width, **neck):
         model = classifier(width)
         model['head'] = dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=128)
         model.neck = dict(model.neck, **neck) if not neck else dict(neck, type='LinearNeck')
         return model
 
-    student = labelled(8, in_channels=64, out_channels=128, gap_dim=2, norm_cfg=None)
+    student = labeled(8, in_channels=64, out_channels=128, gap_dim=2, norm_cfg=None)
     batch = dict(inputs=classification_batch()['inputs'],
                  data_samples=[DataSample(metainfo=dict(num_classes=10)).set_gt_label(label)
                                for label in ([1, 4], [2])])
-    model = hashed(student, labelled(16))
+    model = hashed(student, labeled(16))
     losses = losses_of(model, batch)
     losses['penultimate.loss_0'].backward()
     assert losses['loss'] > 0 and model.neck.fc.weight.grad.any() and model.head.fc.weight.grad is None
-    model = hashed(student, labelled(16), only_correct=True)
+    model = hashed(student, labeled(16), only_correct=True)
     with pytest.raises(ConfigError, match=r'penultimate.only_correct: .* has the labels \[1, 4\]'):
         losses_of(model, batch)
 
@@ -427,7 +427,7 @@ def test_on_a_gpu_no_step_waits_for_the_check():
     (dict(taps=['neck'], only_correct=True), "'neck' is not the input of the teacher's classifier"),
     (dict(taps=['neck:in']), "std: the teacher's 'neck' is no classifier with weights that vary; name it"),
     (dict(taps=['neck'], classifier='fc'), "std: the teacher's 'fc' is no classifier"),
-    (dict(taps=['backbone'], classifier='head.fc', only_correct=True), 'only_correct: whole images count or do not')])
+    (dict(taps=['backbone'], classifier='head.fc', only_correct=True), 'only_correct: images count or do not')])
 def test_options_that_cannot_be(options, words):
     with pytest.raises(ConfigError) as error:
         hashed(classifier(), classifier(), **options)
@@ -514,8 +514,8 @@ def short(tmp_path, config=DEMO, **options):
 
 
 def test_offsets_are_kept_for_resuming_and_alignment_is_measured(in_digits, tmp_path, monkeypatch):
-    passes, show = [], calibration_hook._show
-    monkeypatch.setattr(calibration_hook, '_show', lambda *args: passes.append(1) or show(*args))
+    passes, show = [], statistics_hook._show
+    monkeypatch.setattr(statistics_hook, '_show', lambda *args: passes.append(1) or show(*args))
 
     def trained(**options):
         cfg = short(tmp_path, **options)

@@ -33,7 +33,7 @@ def test_tap_pairs(entry, pair):
 @pytest.mark.parametrize('entry, error, words', [
     (dict(student='a'), ValueError, "got the keys ['student']"),
     (dict(), ValueError, 'got the keys []'),
-    (dict(student='a', teacher='b[', ), ValueError, "'b[' is no tap"),
+    (dict(student='a', teacher='b[', ), ValueError, "'b[' is an invalid tap"),
     (dict(student='a', teacher=2), TypeError, 'got 2'),
     (['a', 'b'], TypeError, 'a tap is a string')])
 def test_no_tap_pairs(entry, error, words):

@@ -11,7 +11,7 @@ from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import overhaul_margin
 from mmfeatdistill.objectives import OFD
-from mmfeatdistill.taps.reader import Reading, TapReader
+from mmfeatdistill.taps.reader import TappedPass, TapReader
 from mmfeatdistill.zoo.configs import build_model
 from tests.helpers.models import (
     build,
@@ -59,7 +59,7 @@ def ofd(taps=STAGES, **options):
 
 
 def with_random_norms(cfg, folder, **options):
-    """A teacher whose normalisations tell something."""
+    """A teacher whose normalizations tell something."""
     model = build(cfg)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -70,9 +70,9 @@ def with_random_norms(cfg, folder, **options):
 
 
 def readings(*features):
-    """Features as if they had been read from a network, of whose normalisations nothing is known."""
+    """Features as if they had been read from a network, of whose normalizations nothing is known."""
     network = nn.Sequential(nn.ReLU())
-    return Reading({'0': list(features)}, TapReader(network, ['0'], 'network'), features[0])
+    return TappedPass({'0': list(features)}, TapReader(network, ['0'], 'network'), features[0])
 
 
 def prepared(*shapes, teachers=1, **options):
@@ -157,7 +157,7 @@ def test_gradients_in_float64():
     assert torch.autograd.gradcheck(loss, (student, weight))
 
 
-# --- margins that a normalisation tells ------------------------------------------------------
+# --- margins that a normalization tells ------------------------------------------------------
 
 
 @pytest.mark.parametrize('make, norms', [
@@ -183,7 +183,7 @@ def test_margins_at_the_ends_of_stages(tmp_path, make, norms):
 @pytest.mark.parametrize('tap, norm', [
     ('backbone.stem.5:in', 'backbone.stem.4'),
     ('backbone.layer2.0.bn1', 'backbone.layer2.0.bn1'),
-    ('backbone.layer2.0:pre', 'backbone.layer2.0.bn2'),  # whose shortcut has a normalisation too
+    ('backbone.layer2.0:pre', 'backbone.layer2.0.bn2'),  # whose shortcut has a normalization too
     ('decode_head.convs.1:pre', 'decode_head.convs.1.bn'),
     ('backbone.layer2.0.conv1', None),
     ('decode_head.conv_seg', None),
@@ -198,7 +198,7 @@ def test_margins_anywhere(tmp_path, tap, norm):
         assert torch.equal(objective.margins[0].value, overhaul_margin(found.weight, found.bias))
 
 
-def test_margins_of_some_levels_of_an_fpn_with_normalisations(tmp_path):
+def test_margins_of_some_levels_of_an_fpn_with_normalizations(tmp_path):
     cfg = wide_detector()
     cfg.neck.norm_cfg = dict(type='BN', requires_grad=True)
     model = distiller(detector(), with_random_norms(cfg, tmp_path), ofd(['neck[1:3]', STAGES[3]]))
@@ -213,7 +213,7 @@ def test_margins_of_some_levels_of_an_fpn_with_normalisations(tmp_path):
 
 
 def fpn(**options):
-    """A detector whose FPN has no normalisation."""
+    """A detector whose FPN has no normalization."""
     return distiller(objectives=ofd(['neck'], **options))
 
 
@@ -288,7 +288,7 @@ def test_tokens_and_vectors(make, tap, shape):
     model = distiller(make(), teacher(make()), ofd([tap]))
     margin = observed(model, classification_batch()).objectives['ofd'].margins[0]
     assert margin.is_estimated and margin.value.shape == shape
-    assert (margin.value < 0).any() == (tap != 'neck'), 'what is pooled behind a ReLU is not negative'
+    assert (margin.value < 0).any() == (tap != 'neck'), 'what is pooled after a ReLU is not negative'
     assert total(model.train(), classification_batch()).isfinite()
 
 
@@ -306,8 +306,8 @@ def test_without_an_estimate_no_training_begins():
     model = fpn().train()
     with pytest.raises(ConfigError) as error:
         losses_of(model, detection_batch())
-    assert str(error.value).startswith(f'{KEY}: no batch normalisation')
-    assert "add dict(type='mmfeatdistill.CalibrationHook') to custom_hooks" in str(error.value)
+    assert str(error.value).startswith(f'{KEY}: no batch normalization')
+    assert "add dict(type='mmfeatdistill.StatisticsHook') to custom_hooks" in str(error.value)
     observed(model, detection_batch())
     assert total(model, detection_batch()).isfinite()
 

@@ -153,7 +153,7 @@ def test_a_teacher_that_is_not_there(tree):
 
 
 def test_nothing_is_recorded_of_a_config_that_is_not_there(tree):
-    with pytest.raises(FileNotFoundError, match='no config nothing.py beside it'):
+    with pytest.raises(FileNotFoundError, match='no config nothing.py next to it'):
         metafiles.record(tree / 'configs' / 'at' / 'metafile.yml', 'nothing', RESULTS, None)
 
 

@@ -141,9 +141,9 @@ def test_a_checkpoint_that_was_saved_without_the_hook_loses_the_distiller(work_d
 
 
 def test_files_that_are_broken_or_missing(work_dir, tmp_path):
-    whole = (work_dir / 'epoch_2.pth').read_bytes()
-    (work_dir / 'epoch_2.pth').write_bytes(whole[:len(whole) // 2])
-    refused(work_dir, tmp_path, ValueError, "epoch_2.pth' cannot be read as a checkpoint: it was cut short")
+    entire = (work_dir / 'epoch_2.pth').read_bytes()
+    (work_dir / 'epoch_2.pth').write_bytes(entire[:len(entire) // 2])
+    refused(work_dir, tmp_path, ValueError, "epoch_2.pth' cannot be read as a checkpoint: it was truncated")
     (work_dir / 'epoch_2.pth').unlink()
     refused(work_dir, tmp_path, FileNotFoundError, 'neither best_.* nor the file that last_checkpoint names')
     refused(work_dir, tmp_path, FileNotFoundError, 'there is no checkpoint', checkpoint='nothing.pth')

@@ -50,9 +50,9 @@ def test_from_data_to_a_published_student(tmp_path, make, library, metric):
     cfg = make(tmp_path / 'work')
     torch.save(untrained(cfg.model.teacher.config), tmp_path / 'teacher.pth')
     cfg.model.teacher.checkpoint = 'teacher.pth'
-    cfg.dump(tmp_path / 'distil.py')
+    cfg.dump(tmp_path / 'distill.py')
 
-    run(tmp_path, TOOLS / 'train.py', 'distil.py', '--work-dir', 'work')
+    run(tmp_path, TOOLS / 'train.py', 'distill.py', '--work-dir', 'work')
     run(tmp_path, TOOLS / 'publish.py', 'work', '--out', 'released')
     [checkpoint] = (tmp_path / 'released').glob('*.pth')
     assert all(isinstance(value, torch.Tensor) for value in torch.load(checkpoint)['state_dict'].values())

@@ -42,7 +42,7 @@ def test_without_connectors_it_is_the_students_with_weights_and_taps(in_digits, 
 
 @pytest.mark.slow
 def test_an_accelerated_teacher_is_compared_with_the_plain_one(in_digits, tmp_path):
-    costs = measure_step(config(tmp_path, dict(fold_norms=True)), rounds=1, warmup=0)
+    costs = measure_step(config(tmp_path, dict(fuse_conv_bn=True)), rounds=1, warmup=0)
     assert set(costs.seconds) == {*PARTS, 'plain_teacher'} and 0 < costs.difference < 1e-5
     assert costs.peak_mib['teacher'] <= costs.peak_mib['plain_teacher']
 

@@ -1,4 +1,4 @@
-"""Random images with what the pipeline of a config would load beside them."""
+"""Random images with what the pipeline of a config would load next to them."""
 import pytest
 
 from mmfeatdistill.step_costs.random_batch import random_batch

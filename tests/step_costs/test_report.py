@@ -21,7 +21,7 @@ def table(page, title):
 
 
 def test_each_measurement_is_in_the_table_of_its_kind():
-    folded = {'model.teacher.acceleration.fold_norms': 'True', 'model.teacher.config': 'mmpretrain::resnet50'}
+    folded = {'model.teacher.acceleration.fuse_conv_bn': 'True', 'model.teacher.config': 'mmpretrain::resnet50'}
     page = step_report([
         entry(), entry(teachers=4, images=[2, 64, 96], date='2026-11-21'),
         entry(options=folded, difference=2e-7, seconds=dict(entry()['seconds'], plain_teacher=0.025))], 'costs.png')
@@ -31,7 +31,7 @@ def test_each_measurement_is_in_the_table_of_its_kind():
     assert plain['ratio'] == '1.004 (0.995 to 1.013)' and plain['rounds'] == '31'
     assert plain['memory alone, MiB'] == '50' and plain['over bare'] == '1.013' and plain['build'] == '1.020'
     assert several['config, images'] == '`kd_pair` 2x64x96' and several['teachers'] == '4'
-    assert accelerated['options'] == '`fold_norms=True`' and accelerated['difference'] == '2e-07'
+    assert accelerated['options'] == '`fuse_conv_bn=True`' and accelerated['difference'] == '2e-07'
     assert accelerated['plain teacher, ms'] == '25.0' and 'mmpretrain::resnet50' in accelerated['config, images']
     assert page.index('2026-11-20') < page.index('## Several teachers') < page.index('2026-11-21')
     assert '![parts of a distilled step](costs.png)' in page and '`aten::mm` 50%' in page

@@ -57,7 +57,7 @@ def test_models_of_a_fixed_size_get_a_larger_image(side):
     assert shapes(features) == {'backbone.layers.1': [(1, (side // 16) ** 2 + 1, 16)]} and entry == 'extract_feat'
 
 
-def test_a_stem_that_stacks_neighbouring_pixels():
+def test_a_stem_that_stacks_neighboring_pixels():
     model = build(stock('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'))
     assert model.backbone.stem.conv.conv.in_channels == 12 and image_channels(model) == 3
     features, entry = probed(model, 'neck')
@@ -75,7 +75,7 @@ def test_channels_where_the_model_fails_before_its_first_convolution_or_has_none
 
 
 def test_other_numbers_of_channels_and_types():
-    class Grey(nn.Module):
+    class Gray(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(1, 4, 3)
@@ -83,7 +83,7 @@ def test_other_numbers_of_channels_and_types():
         def forward(self, inputs, data_samples=None, mode='tensor'):
             return self.conv(inputs)
 
-    features, entry = probed(Grey().double(), 'conv')
+    features, entry = probed(Gray().double(), 'conv')
     assert shapes(features) == {'conv': [(1, 4, 62, 62)]} and entry == 'tensor'
     assert features['conv'][0].dtype == torch.float64
 

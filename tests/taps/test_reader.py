@@ -69,7 +69,7 @@ def test_grammar(text, path, is_input, items):
     '', '.neck', 'neck.', 'a..b', 'neck[', 'neck[]', 'neck[a]', 'neck[0][1]', 'neck[1:2:3]', 'neck[0]:in', 'neck:out',
     'neck in', ' neck', 'neck[1.5]'])
 def test_what_is_no_tap(text):
-    with pytest.raises(ValueError, match='is no tap; write'):
+    with pytest.raises(ValueError, match='is an invalid tap; write'):
         Tap.parse(text)
 
 
@@ -99,13 +99,13 @@ def test_the_last_call_counts():
 
 def test_the_last_call_counts_when_the_pass_ends_early():
     model, image = Pyramid(), torch.randn(2, 3, 4, 8)
-    behind = count_calls(model.last)
+    after = count_calls(model.last)
     reader = TapReader(model, ['shared'], 'teacher')
     reader.probe(lambda: model(image))
-    behind.clear()
+    after.clear()
     (feature,) = reader.read_until_complete(lambda: model(image))['shared']
     torch.testing.assert_close(feature, model(image)[2])
-    assert len(behind) == 1, 'only by the plain pass of the line above'
+    assert len(after) == 1, 'only by the plain pass of the line above'
 
 
 @pytest.mark.parametrize('tap', ['last[3]', 'last[-4]', 'last[3:]', 'last[1:1]'])
@@ -207,7 +207,7 @@ def pass_with_hook(model, tap, inputs):
 
 
 @pytest.mark.parametrize('tap', [
-    'backbone.layer2.0.bn1',        # an in-place ReLU comes behind it
+    'backbone.layer2.0.bn1',        # an in-place ReLU comes after it
     'backbone.layer2.0.bn2',        # the residual is added to it in place
     'backbone.layer2.0.relu:in',    # of its second call: the sum, which the ReLU overwrites
     'backbone.layer2'])             # nothing overwrites it
@@ -261,15 +261,15 @@ def test_each_call_of_a_module_that_runs_several_times():
 
 
 def test_a_pass_ends_when_the_last_call_was_read():
-    tower, behind = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
-    model, image = nn.ModuleList([tower, behind]), torch.randn(1, 3, 4, 4)
+    tower, after = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+    model, image = nn.ModuleList([tower, after]), torch.randn(1, 3, 4, 4)
     reader = TapReader(model, ['0:each'], 'teacher')
 
     def run():
-        behind(tower(tower(image)))
+        after(tower(tower(image)))
 
     reader.probe(run)
-    calls = count_calls(behind)
+    calls = count_calls(after)
     assert len(reader.read_until_complete(run)['0:each']) == 2 and not calls
 
 
@@ -368,7 +368,7 @@ def test_no_except_clause_of_the_model_swallows_the_exit():
     assert reader.read_until_complete(lambda: model(torch.ones(1)))['layer'][0] == 1
 
 
-# --- nothing is left behind ------------------------------------------------------------------
+# --- nothing remains ------------------------------------------------------------------
 
 
 def state(model):

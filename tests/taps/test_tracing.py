@@ -1,4 +1,4 @@
-"""Pre-activations and the normalisations in front of them, in stock backbones."""
+"""Pre-activations and the normalizations in front of them, in stock backbones."""
 import pytest
 import torch
 from mmengine import registry as root
@@ -10,7 +10,7 @@ from mmfeatdistill.taps.tracing import closing_activation, feeding_norms, trace
 from mmfeatdistill.zoo import packages  # noqa: F401
 from tests.helpers.models import build, classifier, detector
 
-# backbone, stage, activation that ends it, normalisation that tells its distribution
+# backbone, stage, activation that ends it, normalization that tells its distribution
 BACKBONES = [
     (dict(type='mmpretrain.ResNet', depth=18), 'layer1', 'layer1.1.relu', 'layer1.1.bn2'),
     (dict(type='mmpretrain.ResNet', depth=50), 'layer4', 'layer4.2.relu', 'layer4.2.bn3'),
@@ -37,7 +37,7 @@ def test_the_end_of_a_stage(cfg, stage, activation, norm):
 
 
 def test_a_block_with_a_shortcut_has_its_own_norm():
-    """The shortcut's normalisation runs last."""
+    """The shortcut's normalization runs last."""
     model = build(detector(8)).backbone
     model.eval()
     calls = trace(model, lambda: model(torch.randn(1, 3, 64, 64)))
@@ -75,8 +75,8 @@ def test_batch_statistics_leave_no_trace():
     image = torch.randn(4, 3, 64, 64)
     plain = model.backbone.layer1[0].bn1(model.backbone.maxpool(model.backbone.conv1(image)))
     with batch_statistics(model):
-        normalised = model.backbone.layer1[0].bn1(model.backbone.maxpool(model.backbone.conv1(image)))
+        normalized = model.backbone.layer1[0].bn1(model.backbone.maxpool(model.backbone.conv1(image)))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not model.backbone.layer1[0].bn1.training and model.backbone.bn1.training
-    torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(8), atol=1e-5, rtol=0)
-    assert not torch.allclose(plain, normalised)
+    torch.testing.assert_close(normalized.mean((0, 2, 3)), torch.zeros(8), atol=1e-5, rtol=0)
+    assert not torch.allclose(plain, normalized)

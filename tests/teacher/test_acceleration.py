@@ -58,9 +58,9 @@ def read(make, tmp_path, tap, **acceleration):
                                        (classifier, 'backbone.layer3:pre'),
                                        (classifier, 'backbone.layer2.1.bn1')])
 @pytest.mark.parametrize('options, tolerance', [
-    (dict(fold_norms=True), 1e-5), (dict(channels_last=True), 1e-5), (dict(dtype='bfloat16'), 5e-2),
+    (dict(fuse_conv_bn=True), 1e-5), (dict(channels_last=True), 1e-5), (dict(dtype='bfloat16'), 5e-2),
     (dict(compile=dict(backend='eager')), 1e-6),
-    (dict(fold_norms=True, channels_last=True, compile=dict(backend='eager')), 1e-5)], ids=str)
+    (dict(fuse_conv_bn=True, channels_last=True, compile=dict(backend='eager')), 1e-5)], ids=str)
 def test_the_features_stay_what_they_were(make, tap, options, tolerance, tmp_path):
     plain, _ = read(make, tmp_path, tap)
     fast, made = read(make, tmp_path, tap, **options)
@@ -70,7 +70,7 @@ def test_the_features_stay_what_they_were(make, tap, options, tolerance, tmp_pat
         assert (given - expected).abs().max() <= tolerance * expected.abs().max()
         assert 'dtype' not in options or not torch.equal(given, expected)
     norms = sum(isinstance(module, _BatchNorm) for module in made.model.modules())
-    assert (norms == 0) == ('fold_norms' in options)
+    assert (norms == 0) == ('fuse_conv_bn' in options)
 
 
 def test_behind_the_last_tap_nothing_runs_in_a_compiled_teacher(tmp_path):
@@ -82,7 +82,7 @@ def test_behind_the_last_tap_nothing_runs_in_a_compiled_teacher(tmp_path):
 
 
 class Net(nn.Module):
-    """A convolution that a function reads beside its normalisation."""
+    """A convolution that a function reads next to its normalization."""
 
     def __init__(self, again: bool) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def test_what_is_read_is_not_folded():
 def test_margins_are_found_before_norms_are_folded():
     ofd = dict(ofd=dict(type='OFD', taps=['backbone.layer3:pre', 'backbone.layer4:pre']))
     plain, folded = (distiller(classifier(), teacher(classifier(16), acceleration=options), ofd)
-                     for options in (None, dict(fold_norms=True)))
+                     for options in (None, dict(fuse_conv_bn=True)))
     for expected, given in zip(plain.objectives['ofd'].margins, folded.objectives['ofd'].margins):
         assert torch.equal(expected.value, given.value)
     losses_of(folded, BATCHES[classifier])
@@ -144,12 +144,13 @@ def test_a_distilled_step_with_a_low_precision_teacher_has_losses_in_full():
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(fold=True), r"model\.teacher\.acceleration\.fold: there is no such option.*'fold_norms'"),
-    (dict(fold_norms=1), r'acceleration\.fold_norms: expected True or False, got 1'),
+    (dict(fold=True), r"model\.teacher\.acceleration\.fold: there is no such option.*'fuse_conv_bn'"),
+    (dict(fuse_conv_bn=1), r'acceleration\.fuse_conv_bn: expected True or False, got 1'),
     (dict(dtype='int8'), r"acceleration\.dtype: expected 'bfloat16' or 'float16' or None, got 'int8'"),
     (dict(side_stream='yes'), r"acceleration\.side_stream: expected True or False, got 'yes'"),
     (dict(compile='max'), r"acceleration\.compile: expected True, False or a dict .* got 'max'"),
-    ('fold_norms', r"model\.teacher\.acceleration: expected a dict such as dict\(fold_norms=True\), got 'fold_norms'"),
+    ('fuse_conv_bn',
+     r"model\.teacher\.acceleration: expected a dict such as dict\(fuse_conv_bn=True\), got 'fuse_conv_bn'"),
 ])
 def test_wrong_options_name_the_key(options, message):
     with pytest.raises(ConfigError, match=message):
@@ -159,7 +160,7 @@ def test_wrong_options_name_the_key(options, message):
 def test_it_is_refused_where_an_objective_runs_the_teacher_itself():
     fcfd = dict(fcfd=dict(type='FCFDBoxHead', taps=['neck']))
     with pytest.raises(ConfigError, match=r'model\.teacher\.acceleration: .*model\.objectives\.fcfd runs some'):
-        distiller(teachers=teacher(detector(16, 16), acceleration=dict(fold_norms=True)), objectives=fcfd)
+        distiller(teachers=teacher(detector(16, 16), acceleration=dict(fuse_conv_bn=True)), objectives=fcfd)
     distiller(teachers=teacher(detector(16, 16), acceleration=dict(channels_last=True)), objectives=fcfd)
 
 
@@ -179,6 +180,6 @@ def _refuse(*_):
 
 
 def test_segmenters_fold_their_decode_heads():
-    model = distiller(segmenter(), teacher(segmenter(16), acceleration=dict(fold_norms=True)),
+    model = distiller(segmenter(), teacher(segmenter(16), acceleration=dict(fuse_conv_bn=True)),
                       dict(logits=match('decode_head.conv_seg')))
     assert not any(isinstance(module, _BatchNorm) for module in model.teachers[0].model.modules())

@@ -12,7 +12,7 @@ from tests.helpers.models import classification_batch, detection_batch, images, 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 CAFFE = dict(mean=[103.53, 116.28, 123.675], std=[1., 1., 1.])
 UNIT = dict(mean=[0., 0., 0.], std=[255., 255., 255.])
-GREY = dict(mean=[127.5], std=[127.5])
+GRAY = dict(mean=[127.5], std=[127.5])
 
 SIZES = ((40, 64), (64, 48), (50, 50))
 
@@ -61,8 +61,8 @@ def convert(student, teacher, batch):
     ((False, 0, CAFFE), (True, 0, IMAGENET)),
     ((True, 0, IMAGENET), (False, 0, IMAGENET)),
     ((True, 0, UNIT), (True, 0, IMAGENET)),
-    ((True, 0, IMAGENET), (True, 0, GREY)),
-    ((True, 0, GREY), (False, 0, IMAGENET)),
+    ((True, 0, IMAGENET), (True, 0, GRAY)),
+    ((True, 0, GRAY), (False, 0, IMAGENET)),
     ((True, 0, IMAGENET), (True, 0, {})),
     ((False, 0, {}), (True, 0, IMAGENET)),
     ((True, 0, IMAGENET), (True, 114, UNIT)),
@@ -98,7 +98,7 @@ def test_equal_spaces_hand_the_batch_on(library):
     assert converted is inputs
 
 
-def test_a_preprocessor_that_does_not_normalise():
+def test_a_preprocessor_that_does_not_normalize():
     converted, inputs = convert(BaseDataPreprocessor(), BaseDataPreprocessor(),
                                 dict(inputs=torch.rand(2, 3, 8, 8), data_samples=None))
     assert converted is inputs

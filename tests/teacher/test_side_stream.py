@@ -1,4 +1,4 @@
-"""A teacher that runs beside the student."""
+"""A teacher that runs in parallel with the student."""
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -58,7 +58,7 @@ class Recorded:
 def test_each_stream_waits_for_what_it_reads(monkeypatch):
     recorded, side = Recorded(monkeypatch), SideStream()
     for _ in range(2):
-        with side.beside(recorded.tensor('batch')):
+        with side.parallel(recorded.tensor('batch')):
             recorded.log.append('teacher')
         recorded.log.append('student')
         side.join([recorded.tensor('feature')])

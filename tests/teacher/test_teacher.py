@@ -161,7 +161,7 @@ def test_its_own_initialisation_is_asked_for_by_name(preprocessor):
         build_teachers(dict(model=model, checkpoint='init_cfg'), preprocessor)
 
 
-def test_what_no_checkpoint_gives_is_initialised(tmp_path, preprocessor):
+def test_what_no_checkpoint_gives_is_initialized(tmp_path, preprocessor):
     """SSD's scales, for one, are whatever was in memory until then."""
     model = stock('mmdet::_base_/models/ssd300.py')  # its backbone would be downloaded
     torch.empty(512).fill_(torch.nan)  # memory that is found again
@@ -191,7 +191,7 @@ def test_mmseg_names_resolve_and_install_nothing(monkeypatch, preprocessor):
 
 
 def noisy():
-    """A teacher with stochastic depth, dropout and batch normalisation."""
+    """A teacher with stochastic depth, dropout and batch normalization."""
     model = convnext(drop_path_rate=0.5)
     return model
 
@@ -337,7 +337,7 @@ def test_it_follows_to_another_device():
 # --- what it sees and how far it runs --------------------------------------------------------
 
 
-def test_the_teacher_of_another_library_and_normalisation():
+def test_the_teacher_of_another_library_and_normalization():
     """A classifier teaches a detector: built in its own scope, and fed its own kind of batch."""
     caffe = classifier(16)
     caffe.data_preprocessor = dict(type='ClsDataPreprocessor', mean=[103.53, 116.28, 123.675], std=[1., 1., 1.],

@@ -142,7 +142,7 @@ def test_mmseg_reads_label_maps(in_digits, split, count):
 
 
 def test_a_segmented_digit_is_visible(in_digits):
-    """Labels and image belong together: a digit differs from what lies behind it."""
+    """Labels and image belong together: a digit differs from what lies under it."""
     data = dataset('mmseg', type='CityscapesDataset', data_root='data/digits/segmentation',
                    data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
                    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')])

@@ -118,8 +118,8 @@ def test_a_model_is_built_in_its_own_scope():
 def test_the_preprocessor_beside_the_model_is_its_own():
     model = dict(classifier())
     del model['data_preprocessor']
-    beside = dict(mean=[1., 2., 3.], std=[1., 1., 1.])
-    for cfg, mean in ((dict(model=model, data_preprocessor=beside), 2.), (dict(model=model), None)):
+    own = dict(mean=[1., 2., 3.], std=[1., 1., 1.])
+    for cfg, mean in ((dict(model=model, data_preprocessor=own), 2.), (dict(model=model), None)):
         other = build_model(Config(dict(model=classifier()))).data_preprocessor
         built = build_model(Config(cfg), data_preprocessor=other)
         assert built.data_preprocessor.mean[1].item() == (mean or other.mean[1].item())

@@ -22,7 +22,7 @@ loaded = functools.cache(load_config)
 
 @functools.cache
 def teachers(path: str) -> list[dict[str, Any]]:
-    """The teachers of a config as dicts; none where it does not distil."""
+    """The teachers of a config as dicts; none where it does not distill."""
     entries = teachers_of(Config.fromfile(CONFIGS / path))
     return [dict(config=entry) if isinstance(entry, str) else dict(entry) for entry in entries]
 
@@ -78,7 +78,7 @@ def test_a_distillation_is_called_by_its_method(path):
     folder, name = Path(path).parts[-2:]
     assert bool(teachers(path)) == (folder not in DATASETS)
     if teachers(path):
-        # A variant of a method stands behind its name: feed-sequential_...
+        # A variant of a method follows its name: feed-sequential_...
         assert re.match(rf'{folder.replace("_", "-")}(-[a-z0-9]+)*_', name)
 
 

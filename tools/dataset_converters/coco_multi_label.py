@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Write which classes each image of COCO shows, as mmpretrain's MultiLabelDataset reads it.
 
-``annotations/instances_<split>.json`` becomes ``annotations/multi_label_<split>.json`` beside it. Images without any
+``annotations/instances_<split>.json`` becomes ``annotations/multi_label_<split>.json`` next to it. Images without any
 object are left out, and crowds count as objects.
 """
 
@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 
 
 def labels_of_images(instances: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         except (ValueError, KeyError, TypeError) as error:
             parser.exit(1, f"{parser.prog}: error: {source} is no annotation file of COCO's detection task, with "
                            f'categories, images and annotations that name them: {error!r}\n')
-        write_whole(target, json.dumps(converted))
+        atomic_write(target, json.dumps(converted))
         print(f'{target}: {len(converted["data_list"])} images, {len(converted["metainfo"]["classes"])} classes')
 
 

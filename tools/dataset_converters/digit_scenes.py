@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Compose small scenes of handwritten digits and write them in real data set formats.
 
-Needs no download: the digits and the photographs behind them come with scikit-learn. Digits are
-enlarged, rotated, coloured and partly hidden; training and test scenes share neither a digit nor
+Needs no download: the digits and the photographs under them come with scikit-learn. Digits are
+enlarged, rotated, colored and partly hidden; training and test scenes share neither a digit nor
 a region of a photograph. Equal arguments give equal files.
 """
 
@@ -34,7 +34,7 @@ TRAIN_SHARE = 0.65
 # A digit of which less than this is seen would be a wrong label rather than a hard one.
 MIN_VISIBLE = 0.6
 PLACEMENTS_TRIED = 20
-# Dim photographs behind bright digits: a small network finds them within minutes of training.
+# Dim photographs under bright digits: a small network finds them within minutes of training.
 PHOTOGRAPH_BRIGHTNESS = 0.5
 
 
@@ -120,11 +120,11 @@ def crop_photograph(photographs: list[Floats], size: int, rng: np.random.Generat
 
 def shape_digit(strokes: Floats, size: int, angle: float) -> Floats:
     """Enlarge and rotate a digit to an opacity of shape (size, size) in [0, 1]."""
-    # The margin of one pixel keeps strokes that touch the edge round and whole when rotated.
+    # The margin of one pixel keeps strokes that touch the edge round and complete when rotated.
     padded = np.pad(strokes, 1)
     enlarged = cv2.resize(padded, (size, size), interpolation=cv2.INTER_CUBIC)
-    centre = (size - 1) / 2
-    rotation = cv2.getRotationMatrix2D((centre, centre), angle, 1.0)
+    center = (size - 1) / 2
+    rotation = cv2.getRotationMatrix2D((center, center), angle, 1.0)
     rotated = cv2.warpAffine(enlarged, rotation, (size, size))
     # A steep ramp turns the blurred enlargement into a stroke with a thin soft edge.
     return np.clip((rotated - 0.35) * 6, 0, 1).astype(np.float32)
@@ -152,11 +152,11 @@ def place(shape: Floats, canvas: int, rng: np.random.Generator) -> Floats:
     return placed
 
 
-def choose_colour(behind: Floats, rng: np.random.Generator) -> Floats:
-    """Draw the bright colour, of a few random ones, that differs most from what lies behind."""
+def choose_color(background: Floats, rng: np.random.Generator) -> Floats:
+    """Draw the bright color, of a few random ones, that differs most from what lies under it."""
     candidates = rng.uniform(0, 1, (3, 3)).astype(np.float32)
     candidates *= 255 / candidates.max(axis=1, keepdims=True)
-    contrast = np.abs(candidates - behind.mean(axis=0)).sum(axis=1)
+    contrast = np.abs(candidates - background.mean(axis=0)).sum(axis=1)
     chosen: Floats = candidates[contrast.argmax()]
     return chosen
 
@@ -189,8 +189,8 @@ def compose_scene(sources: Sources, layout: Layout, rng: np.random.Generator) ->
             visible = place(shape, canvas, rng) * uncovered
             if visible.sum() >= MIN_VISIBLE * shape.sum():
                 mask = visible > 0.5
-                colour = choose_colour(background[mask], rng)
-                image += visible[..., None] * colour
+                color = choose_color(background[mask], rng)
+                image += visible[..., None] * color
                 uncovered = uncovered - visible
                 instances.append(Instance(int(sources.labels[index]), mask))
                 break
@@ -309,7 +309,7 @@ def convert(task: str, out_dir: Path, seed: int) -> bool:
 
     sources = load_sources()
     out_dir.mkdir(parents=True, exist_ok=True)
-    # A temporary neighbour is on the same file system, so the final rename is atomic.
+    # A temporary neighbor is on the same file system, so the final rename is atomic.
     partial = Path(tempfile.mkdtemp(prefix=f'.{task}-', dir=out_dir))
     try:
         for split in SPLITS:

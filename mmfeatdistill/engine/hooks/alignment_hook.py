@@ -37,11 +37,11 @@ def cosine_similarity(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def linear_cka(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Linear centred kernel alignment of two sets of features.
+    r"""Linear centered kernel alignment of two sets of features.
 
     .. math:: \frac{\|T^\top S\|_F^2}{\|S^\top S\|_F \, \|T^\top T\|_F}
 
-    with the columns centred (Kornblith et al., arXiv 1905.00414, section 3). It ignores rotations and
+    with the columns centered (Kornblith et al., arXiv 1905.00414, section 3). It ignores rotations and
     the scale of either side, and widths may differ.
 
     Args:
@@ -67,7 +67,7 @@ class AlignmentHook(Hook):
 
     For every pair of features that a loss of an objective compares: ``<objective>.cosine_<i>`` and
     ``<objective>.cka_<i>``; for every objective: ``<objective>.ratio_to_task``, its losses over the
-    student's own. They go through mmengine's message hub, so that every visualisation backend and the
+    student's own. They go through mmengine's message hub, so that every visualization backend and the
     text log show them. Averaged over processes.
 
     Args:

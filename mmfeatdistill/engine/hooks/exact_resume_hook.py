@@ -19,7 +19,7 @@ _WORKER_STREAM = 1
 class ExactResumeHook(Hook):
     """Makes a resumed training continue as the uninterrupted one would have.
 
-    mmengine saves weights, optimiser and schedules, but no random state. This hook derives the random state of
+    mmengine saves weights, optimizer and schedules, but no random state. This hook derives the random state of
     every iteration from the seed, the rank and the iteration's number, in the training process and, for every
     batch, where it is loaded. So samplers of proposals, dropout and augmentations draw the same numbers after
     resuming, whatever happened before. Workers are restarted at each epoch for that.
@@ -48,7 +48,7 @@ class ExactResumeHook(Hook):
         loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.begin
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Starts the data workers of an epoch, or of the whole of an iteration-based training.
+        """Starts the data workers of an epoch, or of all of an iteration-based training.
 
         Args:
             runner (Runner): The runner.

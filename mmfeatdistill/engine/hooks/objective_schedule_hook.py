@@ -55,7 +55,7 @@ class ObjectiveScheduleHook(Hook):
         stop (int, optional): First step without the objective. Defaults to None.
         decay (str): ``'linear'`` or ``'cosine'``. Defaults to ``'linear'``.
         by_epoch (bool): Whether steps are epochs or iterations. Defaults to True.
-        loss (str, optional): One of its losses, as it is logged behind the objective's name: ``'loss_appearance'``.
+        loss (str, optional): One of its losses, as it is logged after the objective's name: ``'loss_appearance'``.
             Defaults to None: all of them.
 
     Raises:

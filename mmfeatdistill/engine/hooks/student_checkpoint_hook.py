@@ -1,4 +1,4 @@
-"""Keeps what distillation adds out of the student's checkpoint, and beside it for resuming."""
+"""Keeps what distillation adds out of the student's checkpoint, and next to it for resuming."""
 import os.path as osp
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from mmfeatdistill.atomic_files import remove_leftovers
-from mmfeatdistill.checkpoints.atomic_backend import checkpoint_folder, mend_last_checkpoint, write_whole_files
+from mmfeatdistill.checkpoints.atomic_backend import checkpoint_folder, repair_last_checkpoint, write_atomically
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.errors import config_key
@@ -26,8 +26,8 @@ class StudentCheckpointHook(Hook):
     On saving, the entries ``distiller.*`` move from ``state_dict`` and ``ema_state_dict`` to a key of
     their own, ``distiller``; so the file loads in the stock student config with nothing missing and
     nothing unexpected. On resuming they move back. On loading without resuming, the distiller keeps its
-    fresh connectors. Checkpoints on a local disk are written whole: a killed training leaves none that is broken,
-    keeps the one before until the next is there, and is resumed from the last that is whole.
+    fresh connectors. Checkpoints on a local disk are written atomically: a killed training leaves none that is broken,
+    keeps the one before until the next is there, and is resumed from the last that is complete.
 
     Args:
         weights_only (bool): Whether a file of ``load_from`` that holds more than tensors and plain data is refused
@@ -44,15 +44,15 @@ class StudentCheckpointHook(Hook):
         self.weights_only = weights_only
 
     def before_run(self, runner: Any) -> None:
-        """Registers the half that acts after EMAHook on saving, lets files be written whole, and checks what is loaded.
+        """Registers what acts after EMAHook on saving, lets files be written atomically, checks what is loaded.
 
         Args:
             runner (Runner): The runner; mmengine has one priority order for saving and loading.
         """
         for hook in _checkpoint_hooks(runner):
-            write_whole_files(hook, checkpoint_folder(hook, runner.work_dir))
+            write_atomically(hook, checkpoint_folder(hook, runner.work_dir))
             if runner._resume and runner._load_from is None and dist.is_main_process():
-                mend_last_checkpoint(runner.work_dir, checkpoint_folder(hook, runner.work_dir), hook.filename_tmpl)
+                repair_last_checkpoint(runner.work_dir, checkpoint_folder(hook, runner.work_dir), hook.filename_tmpl)
         dist.barrier()
         if runner._load_from is not None and self.weights_only and not osp.isdir(runner._load_from):
             with config_key('load_from'):
@@ -86,7 +86,7 @@ class _MoveAsideHook(Hook):
     """The saving half of :class:`StudentCheckpointHook`."""
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Moves added entries beside the student's."""
+        """Moves added entries next to the student's."""
         state_dict = checkpoint['state_dict']
         if all(name.startswith('module.') for name in state_dict):  # so mmengine's DDPStrategy gives them
             consume_prefix_in_state_dict_if_present(state_dict, 'module.')

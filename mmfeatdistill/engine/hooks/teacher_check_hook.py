@@ -55,7 +55,7 @@ class TeacherCheckHook(Hook):
         if runner.iter > 0 or not getattr(model, 'teachers', ()):
             return
         if not isinstance(runner.cfg.get('model'), ConfigDict):
-            raise ConfigError(f'{_KEY}: the runner was not built from a whole config (Runner.from_cfg), which tells '
+            raise ConfigError(f'{_KEY}: the runner was not built from a complete config (Runner.from_cfg), which tells '
                               'how the teacher is evaluated; remove the hook, or build it so.')
         wrong = []
         for check in check_teachers(model, runner.cfg, self.images):

@@ -121,10 +121,10 @@ def test_data_workers_draw_other_numbers_for_every_batch_and_the_same_again():
         batches.first = first
         return torch.stack(list(loader))
 
-    whole = drawn(0, workers=2)
-    assert len(set(whole.flatten().tolist())) == 12
-    assert torch.equal(drawn(0, workers=1), whole), 'whoever loads it, a batch is the same'
-    assert torch.equal(drawn(3, workers=2)[:3], whole[3:])
+    entire = drawn(0, workers=2)
+    assert len(set(entire.flatten().tolist())) == 12
+    assert torch.equal(drawn(0, workers=1), entire), 'whoever loads it, a batch is the same'
+    assert torch.equal(drawn(3, workers=2)[:3], entire[3:])
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ def config(work_dir, *parts, **options):
                 train_dataloader__num_batch_per_epoch=2, **options)
     cfg.optim_wrapper.optimizer.weight_decay = 0.0
     cfg.param_scheduler = []
-    cfg.custom_hooks.append(dict(type='mmfeatdistill.InheritHook', parts=list(parts)))
+    cfg.custom_hooks.append(dict(type='mmfeatdistill.InheritTeacherWeightsHook', parts=list(parts)))
     return cfg
 
 
@@ -45,7 +45,7 @@ def test_a_resumed_training_is_left_alone(in_digits, tmp_path):
     (['hed'], "parts: the student has no 'hed'. Did you mean 'head'"),
     ([dict(student='head', teacher='roi_head')], "parts: the teacher has no 'roi_head'"),
     (['backbone.conv1'], "nothing of 'backbone.conv1' has the same name and shape"),
-    ([dict(student='head')], 'custom_hooks.InheritHook.parts: expected dict(student='),
+    ([dict(student='head')], 'custom_hooks.InheritTeacherWeightsHook.parts: expected dict(student='),
     ([], "expected a list such as ['neck', 'roi_head']")])
 def test_parts_that_cannot_be_inherited(in_digits, tmp_path, parts, words):
     with pytest.raises(ConfigError) as caught:
@@ -56,12 +56,12 @@ def test_parts_that_cannot_be_inherited(in_digits, tmp_path, parts, words):
 def test_the_teacher_that_is_not_there(in_digits, tmp_path):
     cfg = config(tmp_path, 'head')
     cfg.custom_hooks[-1]['teacher'] = 1
-    with pytest.raises(ConfigError, match='InheritHook.teacher: there is no teacher 1; the model has 1'):
+    with pytest.raises(ConfigError, match='InheritTeacherWeightsHook.teacher: there is no teacher 1; the model has 1'):
         train(cfg)
 
 
 def test_weights_that_are_not_the_files_any_more(in_digits, tmp_path):
     cfg = config(tmp_path, 'head')
-    cfg.model.teacher.acceleration = dict(fold_norms=True)
-    with pytest.raises(ConfigError, match='InheritHook: the weights of the teacher are not those of its file'):
+    cfg.model.teacher.acceleration = dict(fuse_conv_bn=True)
+    with pytest.raises(ConfigError, match='WeightsHook: the weights of the teacher are not those of its file'):
         train(cfg)

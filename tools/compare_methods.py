@@ -2,7 +2,7 @@
 
 It can be killed at any time; started again it goes on, also with more configs or seeds. The results are below the
 folder given by --out, with the tables in benchmark.md, benchmark.csv and benchmark.json, and a picture of each table
-beside the page. Where there are GPUs, each runs one training at a time. With --slurm nothing is run: a script is
+next to the page. Where there are GPUs, each runs one training at a time. With --slurm nothing is run: a script is
 printed that submits each training that is not finished as a job; afterwards --report-only makes the tables.
 """
 import argparse
@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from mmengine.config import DictAction
 
-from mmfeatdistill.atomic_files import write_whole
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.engine.command_line import at_least, key_value
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.experiments.comparison import Comparison, compare, is_distillation
@@ -171,17 +171,17 @@ def write_report(comparisons: list[Comparison], args: argparse.Namespace, argume
     lines = [f'Command: `{facts["command"]}`', f'{facts["date"]}; {facts["versions"]}',
              f'CPU cores: {facts["cores"]}; trainings side by side: {facts["jobs"]}; '
              f'torch threads of each: {facts["threads"]}']
-    write_whole(page, markdown(found, 'Benchmark', lines, [draw(table, page) for table in found]))
-    write_whole(osp.join(args.out, 'benchmark.csv'), csv_text(found))
-    write_whole(data, json_text(found, facts))
+    atomic_write(page, markdown(found, 'Benchmark', lines, [draw(table, page) for table in found]))
+    atomic_write(osp.join(args.out, 'benchmark.csv'), csv_text(found))
+    atomic_write(data, json_text(found, facts))
     return page
 
 
 def draw(table: Table, page: str) -> str:
-    """Writes the picture of a table beside the page; returns its name."""
+    """Writes the picture of a table next to the page; returns its name."""
     metric = table.metric.replace('/', '-')
     name = f'{osp.splitext(osp.basename(page))[0]}_{table.student}_{metric}.png'
-    write_whole(osp.join(osp.dirname(page), name), comparison_figure(table))
+    atomic_write(osp.join(osp.dirname(page), name), comparison_figure(table))
     return name
 
 
@@ -190,7 +190,7 @@ def circumstances(args: argparse.Namespace, arguments: Sequence[str]) -> dict[st
     shown = [osp.relpath(word) if osp.isabs(word) and osp.abspath(word).startswith(os.getcwd() + osp.sep) else
              osp.join('...', osp.basename(word)) if osp.isabs(word) else word for word in arguments]
     return dict(
-        command=f'python tools/benchmark.py {shlex.join(shown)}', date=str(date.today()), cores=os.cpu_count(),
+        command=f'python tools/compare_methods.py {shlex.join(shown)}', date=str(date.today()), cores=os.cpu_count(),
         jobs=args.jobs, threads=args.threads, versions=versions())
 
 

@@ -21,7 +21,7 @@ from mmfeatdistill.taps.isolation import random_state_kept
 
 
 @HOOKS.register_module()
-class CalibrationHook(Hook):
+class StatisticsHook(Hook):
     """Runs the teachers once over training images, for the objectives that ask for it.
 
     An objective says how many images it wants (:attr:`mmfeatdistill.objectives.Objective.images_wanted`), looks at the
@@ -29,7 +29,7 @@ class CalibrationHook(Hook):
     their buffers, so a resumed training does not repeat the pass.
 
     Each of the first images of a random order, the same in every run, is shown once, by one of the processes. They are
-    augmented, batched (in that order) and normalised as in training, without batch augmentations such as Mixup. The
+    augmented, batched (in that order) and normalized as in training, without batch augmentations such as Mixup. The
     training itself goes on as if there had been no pass: it draws the same batches and random numbers.
     """
 
@@ -96,7 +96,7 @@ def _batch_size(loader: DataLoader) -> int:
 
 
 def _check(dataset: Any, wanted: Mapping[str, float]) -> None:
-    key = f'custom_hooks.CalibrationHook: the objective {next(iter(wanted))!r} must see training images before the ' \
+    key = f'custom_hooks.StatisticsHook: the objective {next(iter(wanted))!r} must see training images before the ' \
           'first iteration, but the training dataset'
     if isinstance(dataset, IterableDataset):
         raise ConfigError(f'{key} is a stream ({type(dataset).__name__}); a dataset with a length and an index is '

@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch.utils.data import IterableDataset
 
-from mmfeatdistill.engine.hooks import CalibrationHook, calibration_hook
+from mmfeatdistill.engine.hooks import StatisticsHook, statistics_hook
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives import FeatureMatch
 from mmfeatdistill.registry import MODELS
@@ -84,12 +84,12 @@ def random_states():
 
 def test_every_image_once_and_the_first_of_them_for_those_that_want_fewer(in_digits, tmp_path):
     runner = train(looking(tmp_path, [math.inf, 11, 3, 0]))
-    whole, some, few, none = lookers(runner)
+    entire, some, few, none = lookers(runner)
     paths = [sample['data_samples'].img_path for sample in runner.train_dataloader.dataset]
-    assert whole.images != paths and sorted(whole.images) == sorted(paths)
-    assert some.images == whole.images[:11] and few.images == whole.images[:3]
+    assert entire.images != paths and sorted(entire.images) == sorted(paths)
+    assert some.images == entire.images[:11] and few.images == entire.images[:3]
     assert [len(batch) for batch in some.batches] == [3, 5, 3], 'nobody sees an image beyond what it wants'
-    assert [o.conclusions for o in (whole, some, few, none)] == [1, 1, 1, 0]
+    assert [o.conclusions for o in (entire, some, few, none)] == [1, 1, 1, 0]
 
 
 def test_processes_share_the_images_without_repeating_any(in_digits, tmp_path, monkeypatch):
@@ -100,10 +100,10 @@ def test_processes_share_the_images_without_repeating_any(in_digits, tmp_path, m
             for looker in lookers(runner):
                 looker.batches, looker.conclusions = [], 0
                 looker.seen.zero_()
-            monkeypatch.setattr(calibration_hook, 'get_dist_info', lambda rank=rank: (rank, world))
+            monkeypatch.setattr(statistics_hook, 'get_dist_info', lambda rank=rank: (rank, world))
             torch.manual_seed(rank)  # as with diff_rank_seed
             before = random_states()
-            CalibrationHook().before_train(runner)
+            StatisticsHook().before_train(runner)
             assert random_states() == before
             assert [looker.conclusions for looker in lookers(runner)] == [1, 1], 'with or without images'
             yield [looker.images for looker in lookers(runner)]
@@ -179,5 +179,5 @@ def test_what_cannot_be_shown_is_an_error(in_digits, tmp_path, dataset, words):
     runner = Runner.from_cfg(looking(tmp_path, [8]))
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.train_loop.dataloader = torch.utils.data.DataLoader(dataset, sampler=None)
-    with pytest.raises(ConfigError, match=f'custom_hooks.CalibrationHook: the objective {words}'):
+    with pytest.raises(ConfigError, match=f'custom_hooks.StatisticsHook: the objective {words}'):
         runner.call_hook('before_train')

@@ -12,9 +12,11 @@ from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 from mmfeatdistill.objectives import TapPair
 from mmfeatdistill.registry import HOOKS
 
+_KEY = 'custom_hooks.InheritTeacherWeightsHook'
+
 
 @HOOKS.register_module()
-class InheritHook(Hook):
+class InheritTeacherWeightsHook(Hook):
     """Copies the teacher's weights into parts of the student before the first iteration, wherever the shapes agree.
 
     The inheriting strategy of MGD and FCFD (arXiv 2304.11832, section 4.3): neck, RPN and RoI head of the student start
@@ -32,12 +34,12 @@ class InheritHook(Hook):
 
     def __init__(self, parts: Sequence[Union[str, Mapping]], teacher: int = 0) -> None:
         if isinstance(parts, (str, Mapping)) or not parts:
-            raise ConfigError("custom_hooks.InheritHook.parts: expected a list such as ['neck', 'roi_head'], "
+            raise ConfigError(f"{_KEY}.parts: expected a list such as ['neck', 'roi_head'], "
                               f'got {parts!r}.')
-        with config_key('custom_hooks.InheritHook.parts'):
+        with config_key(f'{_KEY}.parts'):
             self.parts = [TapPair.parse(part) for part in parts]
         if not isinstance(teacher, int):
-            raise ConfigError('custom_hooks.InheritHook.teacher: expected the position of a teacher (0, 1, ...), got '
+            raise ConfigError(f'{_KEY}.teacher: expected the position of a teacher (0, 1, ...), got '
                               f'{teacher!r}.')
         self.teacher = teacher
 
@@ -52,16 +54,16 @@ class InheritHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         teachers = getattr(model, 'teachers', [])
         if not 0 <= self.teacher < len(teachers):
-            raise ConfigError(f'custom_hooks.InheritHook.teacher: there is no teacher {self.teacher}; the model has '
+            raise ConfigError(f'{_KEY}.teacher: there is no teacher {self.teacher}; the model has '
                               f'{len(teachers)}.')
         if teachers[self.teacher].is_accelerated:
-            raise ConfigError('custom_hooks.InheritHook: the weights of the teacher are not those of its file any '
+            raise ConfigError(f'{_KEY}: the weights of the teacher are not those of its file any '
                               'more, as its acceleration changes them; leave everything but channels_last out of it.')
         for part in self.parts:
             student = _part(model.student, part.student, 'student')
             report = inherit(student, _part(teachers[self.teacher].model, part.teacher, 'teacher'))
             if not report['taken']:
-                raise ConfigError(f'custom_hooks.InheritHook.parts: nothing of {part.student!r} has the same name and '
+                raise ConfigError(f'{_KEY}.parts: nothing of {part.student!r} has the same name and '
                                   f'shape in the teacher\'s {part.teacher!r}; remove it.')
             left = f'; left as they were: {", ".join(report["left"])}' if report['left'] else ''
             print_log(f"Inherited {len(report['taken'])} tensors of {part.student!r} from the teacher{left}.",
@@ -99,5 +101,5 @@ def inherit(student: nn.Module, teacher: nn.Module) -> dict[str, list[str]]:
 def _part(model: nn.Module, path: str, owner: str) -> nn.Module:
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     if path not in names:
-        raise ConfigError(f'custom_hooks.InheritHook.parts: the {owner} has no {path!r}{did_you_mean(path, names)}')
+        raise ConfigError(f'{_KEY}.parts: the {owner} has no {path!r}{did_you_mean(path, names)}')
     return model.get_submodule(path)
