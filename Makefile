@@ -69,12 +69,12 @@ $(VENV)/.installed: setup.py $(CONSTRAINTS)
 	@echo "== Installing into $(VENV), with the versions of $(CONSTRAINTS)."
 	$(PYTHON) -m venv $(VENV)
 ifdef FIRST
-	@echo "== PyTorch, 5 GB on disk: about 2 minutes on 2 cores, half of them after the last line of pip."
+	@echo "== PyTorch, 5 GB on disk: about 2 minutes, half of them after 'Installing collected packages'."
 	$(PIP) $(FIRST)
 endif
 	@echo "== mmcv, $(MMCV_TAKES)."
 	CFLAGS=-g0 $(PIP) --no-cache-dir $(MMCV)
-	@echo "== The other libraries$(if $(FIRST),, and PyTorch, 5 GB on disk: about 2 minutes on 2 cores, half of them after the last line of pip)."
+	@echo "== The other libraries$(if $(FIRST),, and PyTorch, 5 GB on disk: about 2 minutes, half of them after 'Installing collected packages')."
 	$(PIP) -e ".[$(EXTRAS)]"
 	@echo "== OpenCV once: the libraries ask for two builds that overwrite each other; the headless one needs no system libraries."
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
