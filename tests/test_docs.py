@@ -4,6 +4,7 @@ A Python block that cannot run says so in a comment before it: ``<!-- not run: w
 """
 import argparse
 import functools
+import importlib.util
 import os
 import re
 import shlex
@@ -143,7 +144,11 @@ def parse(monkeypatch, capsys):
 
 def run_command(words: list[str], parse) -> None:
     command, *rest = words
-    if command == 'python':
+    if command == 'python' and rest[0] == '-c':
+        compile(rest[1], 'a command', 'exec')
+    elif command == 'python' and rest[0] == '-m':
+        assert importlib.util.find_spec(rest[1]), words
+    elif command == 'python':
         for path in filter(re.compile(r'configs/[^<>]*\.py$').match, rest):
             assert OWN.search(path) or any(ROOT.glob(path)), path
         parse(*rest)
@@ -170,7 +175,8 @@ def test_commands(page, parse):
 
 @pytest.mark.parametrize('words', [
     ['python', 'tools/train.py', 'config.py', '--epochs', '3'], ['python', 'tools/publish.py'], ['make', 'tset'],
-    ['pip', 'install', '.[everything]'], ['tools/dist_train.sh', '8', 'config.py'], ['pyhton', 'tools/train.py']])
+    ['pip', 'install', '.[everything]'], ['tools/dist_train.sh', '8', 'config.py'], ['pyhton', 'tools/train.py'],
+    ['python', '-m', 'mmfeatdistill.no_such_module']])
 def test_a_wrong_command_is_found(words, parse):
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         run_command(words, parse)

@@ -16,8 +16,8 @@ from mmfeatdistill.version import __version__
 MINIMUM = {'torch': '2.1', 'mmengine': '0.10', 'mmcv': '2.0'}
 INSTALL_HINT = (
     "install one of the two package families; in a clone of this project: pip install '.[maintained]' "
-    "(onedl-* packages, current torch) or pip install '.[original]' (torch 2.1, numpy<2); torch comes first, "
-    'as mmcv builds against it, see the README')
+    "(onedl-* packages, current torch) or pip install '.[original]' (torch 2.1 to 2.5, numpy<2); for the latter, and "
+    'for compiled operators of mmcv, see docs/packages.md first')
 TASK_LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
