@@ -70,15 +70,14 @@ class FeatureDistiller(BaseModel):
         super().__init__()
         worn = build_student(student, data_preprocessor)
         # Not registered as a child: its children become this module's own.
-        self.__dict__['student'] = worn
+        self.__dict__.update(student=worn, _first_step_checked=False, teachers=[], reader=None)
         for table in _SHARED_TABLES:
             self.__dict__[table] = worn.__dict__[table]
         with torch.random.fork_rng(devices=[]):
-            built = build_objectives(objectives, taken=worn._modules)
+            built = build_objectives(objectives)
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
             self._prepare(built)
-            self.add_module(ADDED, _Objectives(built))
-        self._first_step_checked = False
+            self.add_module(ADDED, _Objectives(built, taken=worn._modules))
 
     # What distillation adds runs as it is; torch.compile goes on to the student.
     @torch.compiler.disable(recursive=False)
@@ -151,7 +150,7 @@ class FeatureDistiller(BaseModel):
     @property
     def objectives(self) -> Mapping[str, Objective]:
         """The objectives by name."""
-        return self._modules[ADDED]  # type: ignore[return-value]
+        return self._modules[ADDED].by_name  # type: ignore[union-attr, return-value]
 
     def init_weights(self) -> None:
         """Initializes the student as it would initialize alone; the connectors do not disturb it."""
@@ -192,14 +191,45 @@ class FeatureDistiller(BaseModel):
                 raise
             return getattr(self.student, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Hooks set options of the student on the runner's model; all but the distiller's own are the student's."""
+        is_own = name in self.__dict__ or hasattr(type(self), name) or 'student' not in self.__dict__
+        if is_own:
+            super().__setattr__(name, value)
+        else:
+            setattr(self.student, name, value)
+
+    def to(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        """Moves the student as it moves itself, and the teachers with it."""
+        return self._as_student('to', *args, **kwargs)
+
+    def cuda(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        """Moves the student as it moves itself, and the teachers with it."""
+        return self._as_student('cuda', *args, **kwargs)
+
+    def cpu(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        """Moves the student as it moves itself, and the teachers with it."""
+        return self._as_student('cpu', *args, **kwargs)
+
+    def _as_student(self, method: str, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        """Calls one of PyTorch's methods, and the student's own version of it, which may reach what it holds aside."""
+        getattr(super(), method)(*args, **kwargs)
+        if getattr(type(self.student), method) is not getattr(BaseModel, method):
+            getattr(self.student, method)(*args, **kwargs)
+        return self
+
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
-        super()._apply(fn, *args, **kwargs)
+        self.student._apply(fn, *args, **kwargs)  # what distillation adds is among its children
         for teacher in self.teachers:
             teacher.apply_to_tensors(fn)
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.student._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Out of reach of load hooks of the student that rename every key, as TimmClassifier's does.
+        begin = f'{prefix}{ADDED}.'
+        added = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(begin)}
+        self.student._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        state_dict.update(added)
 
     @torch.compiler.disable
     def _add_losses(self, losses: dict[str, Any], active: Mapping[str, Objective], student: TappedPass,
@@ -259,7 +289,7 @@ class FeatureDistiller(BaseModel):
 
     def _check_first_step(self, active: Mapping[str, Objective], features: Features, losses: Mapping) -> None:
         """Finds what only a training step shows: names of losses, and taps through which nothing is learnt."""
-        if self._first_step_checked or not torch.is_grad_enabled():
+        if self.__dict__['_first_step_checked'] or not torch.is_grad_enabled():
             return
         self._first_step_checked = True
         for name, objective in active.items():
@@ -287,7 +317,24 @@ class FeatureDistiller(BaseModel):
 
 
 class _Objectives(ModuleDict):
-    """The child that distillation adds."""
+    """The child that distillation adds.
+
+    ``paramwise_cfg`` finds parameters by substrings of their names. So that what is written for a part of the student
+    reaches no connector, an objective that is named like one is registered by its number.
+
+    Args:
+        objectives (Mapping[str, Objective]): By name.
+        taken (Collection[str]): Names of the student's own children.
+    """
+
+    def __init__(self, objectives: Mapping[str, Objective], taken: Collection[str]) -> None:
+        super().__init__({str(number) if any(part in name for part in taken) else name: objective
+                          for number, (name, objective) in enumerate(objectives.items())})
+        self._names = dict(zip(objectives, self._modules))
+
+    @property
+    def by_name(self) -> dict[str, Objective]:
+        return {name: self._modules[key] for name, key in self._names.items()}  # type: ignore[misc]
 
     def init_weights(self) -> None:
         """Initializes without touching the random state: the student alone would not have drawn."""

@@ -1,6 +1,7 @@
 """Which feature of a student is matched with which of its teachers', and how the two become comparable."""
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, Optional
 
 from mmengine.logging import print_log
@@ -10,6 +11,7 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives.base import TapPair
 from mmfeatdistill.registry import build
 from mmfeatdistill.taps.feature_map import as_map, same_size, shape_of
+from mmfeatdistill.taps.isolation import running_statistics
 from mmfeatdistill.taps.layout import Layout
 from mmfeatdistill.taps.reader import TappedPass
 
@@ -66,7 +68,10 @@ class FeaturePair(NamedTuple):
             tuple[Tensor, Tensor]: Two maps of one size, or two vectors: a loss that needs positions says so.
         """
         are_tokens = student.dim() == 3 or teacher.dim() == 3
-        connected, target = same_size(connector(as_map(student)), as_map(teacher), are_tokens)
+        own = as_map(student)
+        # A batch of one vector, such as the last of an epoch, has no statistics of its own.
+        with running_statistics(connector) if own.shape[0] * own[0, 0].numel() == 1 else nullcontext():
+            connected, target = same_size(connector(own), as_map(teacher), are_tokens)
         if student.dim() == teacher.dim() == 2:
             return connected.flatten(1), target.flatten(1)
         return connected, target

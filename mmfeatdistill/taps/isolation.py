@@ -166,5 +166,31 @@ def untracked_statistics(model: nn.Module) -> Iterator[None]:
             norm.track_running_stats = tracks
 
 
+@contextmanager
+def running_statistics(model: nn.Module) -> Iterator[None]:
+    """Lets every BatchNorm of a network normalize by its running statistics, which stay as they are.
+
+    Args:
+        model (nn.Module): The network.
+
+    Examples:
+        >>> norm = nn.BatchNorm1d(1)
+        >>> with running_statistics(norm):
+        ...     norm(torch.tensor([[2.0]])).round(decimals=3).item()
+        2.0
+        >>> norm.training
+        True
+    """
+    norms = _norms(model)
+    modes = [norm.training for norm in norms]
+    try:
+        for norm in norms:
+            norm.training = False
+        yield
+    finally:
+        for norm, mode in zip(norms, modes):
+            norm.training = mode
+
+
 def _norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -149,7 +149,7 @@ def test_gradients_in_float64():
     with_margins(objective, [-0.5, -0.1, 0.0])
     target = readings(torch.randn(2, 3, 6, 5, dtype=torch.float64))
     student = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-    weight = objective.connectors[0].layer.conv.weight
+    weight = objective.connectors[0][0].weight
 
     def loss(student, weight):
         return objective(readings(student), [target])['loss_0']
