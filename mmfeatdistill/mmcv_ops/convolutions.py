@@ -123,7 +123,8 @@ def rotated_filters_gradient(grad: Tensor, indices: Tensor, shape: tuple[int, ..
 
     Examples:
         >>> indices = torch.tensor([[1, 2], [2, 1]]).view(2, 1, 1, 2)
-        >>> rotated_filters_gradient(torch.tensor([1., 2., 3., 4.]).view(2, 2, 1, 1), indices, (1, 1, 2, 1, 1)).flatten()
+        >>> grad = torch.tensor([1., 2., 3., 4.]).view(2, 2, 1, 1)
+        >>> rotated_filters_gradient(grad, indices, (1, 1, 2, 1, 1)).flatten()
         tensor([5., 5.])
     """
     place = _places(indices)

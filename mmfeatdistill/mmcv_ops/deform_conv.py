@@ -6,6 +6,8 @@ from torch import Tensor
 from mmfeatdistill.mmcv_ops.differentiation import at_least_single
 from mmfeatdistill.mmcv_ops.torchvision_operators import torchvision_operator
 
+FAR = -1e6
+
 
 class Geometry(NamedTuple):
     """How the kernel lies on the map; pairs are (vertical, horizontal)."""
@@ -24,7 +26,8 @@ def deform_conv(features: Tensor, weight: Tensor, offset: Tensor, mask: Tensor |
     Args:
         features (Tensor): ``(B, C, H, W)``.
         weight (Tensor): ``(O, C / groups, kh, kw)``.
-        offset (Tensor): ``(B, 2 * deform_groups * kh * kw, h, w)``: down and right, for one tap after the other.
+        offset (Tensor): ``(B, 2 * deform_groups * kh * kw, h, w)``: down and right, for one tap after the other. A
+            tap whose offset is not a number reads 0.
         mask (Tensor | None): Factors of the taps, ``(B, deform_groups * kh * kw, h, w)``; None for 1.
         bias (Tensor | None): ``(O,)``.
         geometry (Geometry): Stride, padding, dilation and groups.
@@ -37,8 +40,8 @@ def deform_conv(features: Tensor, weight: Tensor, offset: Tensor, mask: Tensor |
 
     Examples:
         >>> once = Geometry((1, 1), (0, 0), (1, 1), 1, 1)
-        >>> features, down = torch.arange(4.).view(1, 1, 2, 2), torch.tensor([1., 0.]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
-        >>> deform_conv(features, torch.ones(1, 1, 1, 1), down, None, None, once)
+        >>> features, down = torch.arange(4.).view(1, 1, 2, 2), torch.tensor([1., 0.]).view(1, 2, 1, 1)
+        >>> deform_conv(features, torch.ones(1, 1, 1, 1), down.expand(1, 2, 2, 2), None, None, once)
         tensor([[[[2., 3.],
                   [0., 0.]]]])
     """
@@ -80,6 +83,8 @@ def _arguments(features: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | 
                geometry: Geometry) -> tuple:
     """What torchvision's operators take after the features."""
     use_mask = mask is not None
+    # torchvision reads out of bounds where an offset is not a number, as after a training has diverged.
+    offset = offset.to(features.dtype).nan_to_num(FAR)
     mask = features.new_zeros(len(features), 0) if mask is None else mask
     bias = features.new_zeros(len(weight)) if bias is None else bias
     tensors = (tensor.to(features.dtype).contiguous() for tensor in (weight, offset, mask, bias))

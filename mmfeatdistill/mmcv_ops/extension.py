@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmfeatdistill.mmcv_ops import (
-    attention, convolutions, focal_loss, nms as suppression, point_sets, roi, rotated_boxes)
+from mmfeatdistill.mmcv_ops import attention, convolutions, focal_loss, point_sets, roi, rotated_boxes
+from mmfeatdistill.mmcv_ops import nms as suppression
 from mmfeatdistill.mmcv_ops.deform_conv import Geometry, deform_conv, deform_conv_gradients
 from mmfeatdistill.mmcv_ops.differentiation import at_least_single, gradients
 from mmfeatdistill.mmcv_ops.operators import missing_operator
@@ -18,6 +18,7 @@ from mmfeatdistill.version import __version__
 
 TORCHVISION = 'torchvision'
 PLAIN = 'plain PyTorch'
+ANSWER = 'an answer for reports'
 
 
 class StandIn(NamedTuple):
@@ -63,13 +64,13 @@ def _fill(outputs: list[Tensor], values: Any) -> None:
         output.copy_(value)
 
 
-@_stands_in(PLAIN)
+@_stands_in(ANSWER)
 def get_compiler_version() -> str:
     """For reports on the environment, which show it in place of a compiler."""
     return f'none, operators of mmfeatdistill {__version__}'
 
 
-@_stands_in(PLAIN)
+@_stands_in(ANSWER)
 def get_compiling_cuda_version() -> str:
     """For reports on the environment."""
     return 'not available'
@@ -157,7 +158,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
     """Fills ``grad_input``."""
     if pool_mode == 0:
         grad, y, x = map(at_least_single, (grad_output, argmax_y, argmax_x))
-        grad_input.copy_(spread(grad, rois[:, 0].long(), y, x, *grad_input.shape[2:], len(grad_input)))
+        grad_input.copy_(spread(grad, rois[:, 0].long(), y, x, tuple(grad_input.shape)))
     else:
         grad_input.copy_(roi.roi_align_gradient(grad_output, rois, tuple(grad_input.shape), spatial_scale,
                                                 sampling_ratio, aligned))
@@ -232,8 +233,8 @@ def border_align_backward(grad_output: Tensor, boxes: Tensor, argmax_idx: Tensor
     points = (part.transpose(1, 2)[:, :, None].expand(*chosen.shape, -1).gather(4, chosen[..., None])[..., 0]
               for part in roi.border_points(boxes.to(grad.dtype), pool_size))
     y, x = (part.flatten(1, 2) for part in points)
-    batch, _, height, width = grad_input.shape
-    grad_input.copy_(spread(grad.flatten(1, 2), torch.arange(batch, device=grad.device), y, x, height, width, batch))
+    images = torch.arange(len(grad), device=grad.device)
+    grad_input.copy_(spread(grad.flatten(1, 2), images, y, x, tuple(grad_input.shape)))
 
 
 @_stands_in(TORCHVISION)

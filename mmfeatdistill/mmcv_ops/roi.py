@@ -8,6 +8,9 @@ from mmfeatdistill.mmcv_ops.differentiation import at_least_single
 from mmfeatdistill.mmcv_ops.sampling import corners, pool
 from mmfeatdistill.mmcv_ops.torchvision_operators import torchvision_operator
 
+# In half precision too.
+FAR = -1e4
+
 
 def roi_align(features: Tensor, rois: Tensor, size: tuple[int, int], spatial_scale: float, sampling_ratio: int,
               aligned: bool) -> Tensor:
@@ -15,7 +18,7 @@ def roi_align(features: Tensor, rois: Tensor, size: tuple[int, int], spatial_sca
 
     Args:
         features (Tensor): ``(B, C, H, W)``.
-        rois (Tensor): ``(N, 5)``: index in the batch, x1, y1, x2, y2.
+        rois (Tensor): ``(N, 5)``: index in the batch, x1, y1, x2, y2; one that is not finite pools zeros.
         size (tuple[int, int]): Bins, vertically and horizontally.
         spatial_scale (float): From the coordinates of regions to those of the features.
         sampling_ratio (int): Points in a bin along each axis; 0 for as many as the bin has pixels.
@@ -32,7 +35,7 @@ def roi_align(features: Tensor, rois: Tensor, size: tuple[int, int], spatial_sca
         tensor([1., 1.])
     """
     features = at_least_single(features)
-    return torchvision_operator('roi_align')(features, rois.to(features.dtype), spatial_scale, *size, sampling_ratio,
+    return torchvision_operator('roi_align')(features, _finite(rois).to(features.dtype), spatial_scale, *size, sampling_ratio,
                                              aligned)
 
 
@@ -62,7 +65,12 @@ def roi_align_gradient(grad: Tensor, rois: Tensor, shape: tuple[int, ...], spati
     """
     grad = at_least_single(grad)
     return torchvision_operator('_roi_align_backward')(
-        grad.contiguous(), rois.to(grad.dtype), spatial_scale, *grad.shape[2:], *shape, sampling_ratio, aligned)
+        grad.contiguous(), _finite(rois).to(grad.dtype), spatial_scale, *grad.shape[2:], *shape, sampling_ratio, aligned)
+
+
+def _finite(rois: Tensor) -> Tensor:
+    """The regions, those that are not finite as an empty one outside: torchvision would read out of bounds there."""
+    return torch.where(rois.isfinite().all(1, keepdim=True), rois, rois.new_tensor([0, *[FAR] * 4, 0])[:rois.shape[1]])
 
 
 def roi_align_max(features: Tensor, rois: Tensor, size: tuple[int, int], spatial_scale: float, sampling_ratio: int,
@@ -88,7 +96,7 @@ def roi_align_max(features: Tensor, rois: Tensor, size: tuple[int, int], spatial
         (12.5, 2.5, 2.5)
     """
     features = at_least_single(features)
-    rois = rois.to(features.dtype)
+    rois = _finite(rois).to(features.dtype)
     start, extent = _start_and_extent(rois, spatial_scale, aligned)
     values = features.new_zeros(len(rois), features.shape[1], *size)
     y_of, x_of = torch.full_like(values, -2), torch.full_like(values, -2)
@@ -155,7 +163,7 @@ def roi_align_rotated(features: Tensor, rois: Tensor, size: tuple[int, int], spa
         tensor([[[[6.5000, 8.5000]]]])
     """
     features = at_least_single(features)
-    rois = rois.to(features.dtype)
+    rois = _finite(rois).to(features.dtype)
     center, extent = rois[:, 1:3] * spatial_scale, rois[:, 3:5] * spatial_scale
     if aligned:
         center = center - 0.5
@@ -197,7 +205,7 @@ def deform_roi_pool(features: Tensor, rois: Tensor, offset: Tensor, size: tuple[
         tensor([[[[8.]]]])
     """
     features = at_least_single(features)
-    rois, offset = rois.to(features.dtype), offset.to(features.dtype)
+    rois, offset = _finite(rois).to(features.dtype), offset.to(features.dtype)
     start, extent = _start_and_extent(rois, spatial_scale, aligned=True)
     pooled = features.new_zeros(len(rois), *size, features.shape[1])
     for chosen, grid in _grids(extent, size, sampling_ratio):

@@ -68,8 +68,7 @@ def pool(features: Tensor, batch_index: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return sums.view(*y.shape[:-1], channels) / y.shape[-1]
 
 
-def spread(grad: Tensor, batch_index: Tensor, y: Tensor, x: Tensor, height: int, width: int,
-           batch_size: int) -> Tensor:
+def spread(grad: Tensor, batch_index: Tensor, y: Tensor, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The gradient of a feature map that was sampled at one point for each channel.
 
     Args:
@@ -77,23 +76,21 @@ def spread(grad: Tensor, batch_index: Tensor, y: Tensor, x: Tensor, height: int,
         batch_index (Tensor): ``(N,)``, int64.
         y (Tensor): Vertical positions, ``(N, C, ...)``.
         x (Tensor): Horizontal positions, of the same shape.
-        height (int): Of the map.
-        width (int): Of the map.
-        batch_size (int): Number of images.
+        shape (tuple[int, ...]): Of the map, ``(B, C, H, W)``.
 
     Returns:
-        Tensor: ``(batch_size, C, height, width)``.
+        Tensor: Of this shape.
 
     Examples:
         >>> one = torch.ones(1, 1)
-        >>> spread(one, torch.tensor([0]), 0.5 * one, one, 2, 2, 1)
+        >>> spread(one, torch.tensor([0]), 0.5 * one, one, (1, 1, 2, 2))
         tensor([[[[0.0000, 0.5000],
                   [0.0000, 0.5000]]]])
     """
-    channels = grad.shape[1]
+    batch_size, channels, height, width = shape
     index, weight = corners(y, x, height, width)
     channel = torch.arange(channels, device=grad.device).view(1, -1, *[1] * (index.dim() - 2))
     plane = batch_index.view(-1, *[1] * (index.dim() - 1)) * channels + channel
     flat = grad.new_zeros(batch_size * channels * height * width)
     flat.index_add_(0, (plane * height * width + index).flatten(), (grad[..., None] * weight).flatten())
-    return flat.view(batch_size, channels, height, width)
+    return flat.view(shape)
