@@ -84,7 +84,7 @@ def without_checkpoints(cfg: Any) -> None:
 
 def batch(with_masks: bool) -> dict:
     from mmdet.structures.mask import BitmapMasks
-    made = models.detection_batch((64, 96), (64, 96))
+    made = models.detection_batch((64, 96))
     for sample in made['data_samples']:
         sample.set_metainfo(dict(pad_shape=(64, 96), batch_input_shape=(64, 96)))
         boxes = sample.gt_instances.bboxes
