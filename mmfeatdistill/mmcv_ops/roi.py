@@ -35,8 +35,8 @@ def roi_align(features: Tensor, rois: Tensor, size: tuple[int, int], spatial_sca
         tensor([1., 1.])
     """
     features = at_least_single(features)
-    return torchvision_operator('roi_align')(features, _finite(rois).to(features.dtype), spatial_scale, *size, sampling_ratio,
-                                             aligned)
+    rois = _finite(rois).to(features.dtype)
+    return torchvision_operator('roi_align')(features, rois, spatial_scale, *size, sampling_ratio, aligned)
 
 
 def roi_align_gradient(grad: Tensor, rois: Tensor, shape: tuple[int, ...], spatial_scale: float, sampling_ratio: int,
@@ -63,9 +63,10 @@ def roi_align_gradient(grad: Tensor, rois: Tensor, shape: tuple[int, ...], spati
         tensor([[[[0.2500, 0.2500],
                   [0.2500, 0.2500]]]])
     """
-    grad = at_least_single(grad)
+    grad = at_least_single(grad).contiguous()
+    rois = _finite(rois).to(grad.dtype)
     return torchvision_operator('_roi_align_backward')(
-        grad.contiguous(), _finite(rois).to(grad.dtype), spatial_scale, *grad.shape[2:], *shape, sampling_ratio, aligned)
+        grad, rois, spatial_scale, *grad.shape[2:], *shape, sampling_ratio, aligned)
 
 
 def _finite(rois: Tensor) -> Tensor:
