@@ -24,7 +24,7 @@ def dcn(model: Any) -> None:
 def two_stage(model: Any) -> None:
     model.backbone.update(frozen_stages=-1, norm_eval=False)
     if model.backbone.type == 'ResNeXt':
-        model.backbone.base_width = 1
+        model.backbone.update(groups=8, base_width=2)
     else:
         model.backbone.base_channels = 16
         model.neck.in_channels = [64, 128, 256, 512]
