@@ -73,7 +73,7 @@ ifdef FIRST
 	$(PIP) $(FIRST)
 endif
 	@echo "== mmcv, $(MMCV_TAKES)."
-	CFLAGS=-g0 $(PIP) --no-cache-dir $(MMCV)
+	CFLAGS="-O3 -g0" $(PIP) --no-cache-dir $(MMCV)
 	@echo "== The other libraries$(if $(FIRST),, and PyTorch, 5 GB on disk: about 2 minutes, half of them after 'Installing collected packages')."
 	$(PIP) -e ".[$(EXTRAS)]"
 	@echo "== OpenCV once: the libraries ask for two builds that overwrite each other; the headless one needs no system libraries."

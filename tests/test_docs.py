@@ -4,6 +4,7 @@ A Python block that cannot run says so in a comment before it: ``<!-- not run: w
 """
 import argparse
 import functools
+import importlib
 import importlib.util
 import os
 import re
@@ -29,7 +30,7 @@ IDS = list(map(str, PAGES))
 OWN = re.compile(r'(^|/)my|[<>]')
 PATH = re.compile(r'(?<![\w/.:-])(?:configs|docs|mmfeatdistill|tests|tools)/[\w./*<>+-]*\w')
 NEEDS = "the documentation needs pip install '.[docs]'"
-OTHER_COMMANDS = {'bash', 'csCreateTrainIdLabelImgs', 'source'}
+OTHER_COMMANDS = {'bash', 'csCreateTrainIdLabelImgs', 'mim', 'source'}
 
 
 class Block(NamedTuple):
@@ -129,11 +130,13 @@ def parse(monkeypatch, capsys):
         raise Parsed(original(parser, args, namespace))
 
     def run(tool: str, *words: str) -> None:
+        if tool == '-m':
+            tool, *words = words
         monkeypatch.setattr(sys, 'argv', [tool, *words])
         with monkeypatch.context() as context:
             context.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
             try:
-                script(tool).main()
+                (script(tool) if tool.endswith('.py') else importlib.import_module(f'{tool}.__main__')).main()
             except Parsed:
                 return
             except SystemExit:
