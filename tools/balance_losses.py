@@ -14,8 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmfeatdistill.checks.loss_balance import LossMeasurement, Suggestion, measure_losses, suggest_weights
-from mmfeatdistill.distill_config import student_config
-from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
+from mmfeatdistill.engine.command_line import at_least, key_value, load_distillation
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -38,9 +37,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     args = parser.parse_args(arguments)
     if not 0 < args.ratio < math.inf:
         parser.error('--ratio: expected a positive number')
-    cfg = load_with_options(args.config, args.cfg_options)
-    if student_config(cfg) is cfg:
-        parser.error(f'{args.config} is no distillation config: there is nothing to weigh')
+    cfg = load_distillation(args.config, args.cfg_options)
     measured = measure_losses(cfg, args.iterations)
     suggestions = suggest_weights(cfg, measured, args.ratio)
     show(cfg, measured, suggestions, args)

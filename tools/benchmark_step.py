@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mmfeatdistill.atomic_files import atomic_write
-from mmfeatdistill.distill_config import student_config, with_teacher_options
-from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
+from mmfeatdistill.distill_config import with_teacher_options
+from mmfeatdistill.engine.command_line import at_least, key_value, load_distillation
 from mmfeatdistill.step_costs.build_time import measure_build
 from mmfeatdistill.step_costs.figure import step_figure
 from mmfeatdistill.step_costs.measure import StepCosts, measure_step
@@ -81,9 +81,7 @@ def main() -> None:
 
 def configured(path: str, args: argparse.Namespace) -> Config:
     """A config with the options of the command; for random images, without anything to download."""
-    cfg = load_with_options(path, None)
-    if student_config(cfg) is cfg:
-        raise SystemExit(f'{path} is no distillation config: there is no distilled step to time.')
+    cfg = load_distillation(path, None)
     if args.images:
         cfg.model.student = without_weights(cfg.model.student.to_dict())
         cfg.model.teacher = with_teacher_options(cfg.model.teacher, checkpoint=None)

@@ -15,8 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmfeatdistill.checks.preflight import Preflight, preflight
-from mmfeatdistill.distill_config import student_config
-from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
+from mmfeatdistill.engine.command_line import at_least, key_value, load_distillation
 from mmfeatdistill.errors import ConfigError
 
 MARKS = dict(ok='[green]ok[/]', note='[yellow]note[/]', chance='[red]fails[/]', error='[red]fails[/]')
@@ -40,9 +39,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     args = parser.parse_args(arguments)
     MMLogger.get_instance('check_teacher', log_level=logging.ERROR)
     console = Console(width=None if Console().is_terminal else 200)
-    cfg = load_with_options(args.config, args.cfg_options)
-    if student_config(cfg) is cfg:
-        parser.error(f'{args.config} is no distillation config: it has no teacher')
+    cfg = load_distillation(args.config, args.cfg_options)
     try:
         shown = preflight(cfg, args.images)
     except ConfigError as error:

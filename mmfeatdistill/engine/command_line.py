@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device, is_cuda_available
 from torch import distributed
 
-from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.distill_config import is_distillation, student_config
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.zoo.configs import load_config
 
@@ -103,6 +103,24 @@ def load_with_options(config: str, options: Optional[Mapping[str, Any]]) -> Conf
     return cfg
 
 
+def load_distillation(config: str, options: Optional[Mapping[str, Any]]) -> Config:
+    """Loads a distillation config as :func:`load_with_options` does, and refuses any other.
+
+    Args:
+        config (str): By any name.
+        options (dict, optional): What ``--cfg-options`` gave.
+
+    Returns:
+        Config: The config with these settings.
+
+    Raises:
+        ConfigError: It cannot be read, or is no distillation config.
+    """
+    cfg = load_with_options(config, options)
+    student_config(cfg)
+    return cfg
+
+
 def configure(args: argparse.Namespace) -> Config:
     """Loads the config of a command and applies the common options.
 
@@ -169,7 +187,7 @@ def configure_training(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.check_teacher is not None:
-        if student_config(cfg) is cfg:
+        if not is_distillation(cfg):
             raise ValueError('--check-teacher: the config has no teacher, as it is no distillation.')
         check = dict(type='mmfeatdistill.TeacherCheckHook', images=args.check_teacher)
         cfg.custom_hooks = [check, *(cfg.get('custom_hooks') or [])]

@@ -17,12 +17,11 @@ from typing import Any, Optional, Union
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.experiments.child_process import Send
-from mmfeatdistill.zoo.configs import load_config
+from mmfeatdistill.zoo.configs import build_runner, load_config
 
 _WITHOUT_INFLUENCE = {'work_dir', 'resume', 'launcher', 'cfg', 'experiment_name', 'log_level'}
 """Settings of a runner on which no result depends."""
@@ -138,7 +137,7 @@ class Experiment:
         if cfg.resume:
             # To a runner that resumes, `load_from` would be the checkpoint to resume from.
             cfg.load_from = None
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         report = _ReportProgress(send)
         runner.register_hook(report, priority='LOWEST')
         runner.train()

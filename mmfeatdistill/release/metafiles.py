@@ -10,7 +10,7 @@ import yaml
 from mmengine.config import Config
 
 from mmfeatdistill.atomic_files import atomic_write
-from mmfeatdistill.distill_config import student_config, teacher_options
+from mmfeatdistill.distill_config import is_distillation, teacher_options
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES, config_folder, stock_config
 
 BEGIN = '<!-- configs: python tools/model_index.py -->'
@@ -243,7 +243,7 @@ def _metadata(config: str, root: Path) -> dict[str, Any]:
     for key, setting in (('Epochs', 'max_epochs'), ('Iterations', 'max_iters')):
         if setting in cfg.train_cfg:
             told[key] = cfg.train_cfg[setting]
-    if student_config(cfg) is not cfg:
+    if is_distillation(cfg):
         student = _student_file(config)
         told['Student'] = _shown(student, root) if student else str(cfg.model.student.get('type'))
         teachers = teacher_options(cfg.model.teacher).values()
@@ -261,7 +261,7 @@ def _student_file(config: str) -> Optional[str]:
     for base in _bases(config):
         cfg = _load(base)
         if 'model' in cfg:
-            return base if student_config(cfg) is cfg else _student_file(base)
+            return _student_file(base) if is_distillation(cfg) else base
     return None
 
 

@@ -9,12 +9,11 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
-from mmfeatdistill.engine.hooks._objectives import objectives_of
+from mmfeatdistill.engine.hooks._objectives import objectives_of, unwrap
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS
 from mmfeatdistill.taps.isolation import random_state_kept
@@ -64,7 +63,7 @@ class StatisticsHook(Hook):
 
 def _show(runner: Any, counts: Mapping[str, int]) -> None:
     """Shows this process's share of the images to each objective, as many as it wants."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap(runner.model)
     training = runner.train_dataloader
     rank, world = get_dist_info()
     order = torch.randperm(len(training.dataset), generator=torch.Generator().manual_seed(0))
