@@ -25,6 +25,7 @@ from mmfeatdistill.step_costs.figure import step_figure
 from mmfeatdistill.step_costs.measure import StepCosts, measure_step
 from mmfeatdistill.step_costs.random_batch import random_batch
 from mmfeatdistill.step_costs.report import step_report
+from mmfeatdistill.teacher.initialization import without_pretrained
 from mmfeatdistill.zoo.packages import versions
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
@@ -98,9 +99,10 @@ def without_weights(model: Any) -> Any:
         return type(model)(map(without_weights, model))
     if not isinstance(model, dict):
         return model
-    kept = {key: without_weights(value) for key, value in model.items()
-            if key != 'pretrained' and not (key == 'init_cfg' and dict(value or {}).get('type') == 'Pretrained')}
-    return kept
+    kept = {key: without_weights(value) for key, value in model.items() if key not in ('pretrained', 'init_cfg')}
+    init_cfg = without_pretrained(model.get('init_cfg'))
+    # Left out rather than None, so that a part that loads nothing is initialized as its class does by default.
+    return kept if init_cfg is None else dict(kept, init_cfg=init_cfg)
 
 
 def name_of(path: str, args: argparse.Namespace) -> str:

@@ -13,6 +13,7 @@ import mmcv
 import pytest
 import torch
 
+from tests.conftest import load_script
 from tests.helpers.runs import CONFIGS, DISTILLED, STUDENTS
 
 ROOT = CONFIGS.parent
@@ -82,6 +83,19 @@ def test_own_test_command_needs_no_teacher(digits, tmp_path):
     output = run(ROOT / 'tools' / 'test.py', CONFIGS / DISTILLED['classification'], tmp_path / 'epoch_1.pth',
                  '--work-dir', tmp_path / 'test', '--out', tmp_path / 'predictions.pkl', folder=digits)
     assert 'accuracy/top1' in output and (tmp_path / 'predictions.pkl').exists()
+
+
+def test_nothing_is_loaded_for_random_images():
+    """Whether a part's init_cfg is one dict or a list of them; what else they say is kept."""
+    loads, draws = dict(type='Pretrained', checkpoint='a.pth'), dict(type='Normal', layer='Linear')
+    parts = dict(one=loads, only=[loads], several=[draws, loads], other=draws, others=[draws], none=None)
+    model = dict(type='A', pretrained='b.pth', stages=[dict(type='B', init_cfg=loads)],
+                 **{name: dict(type=name, init_cfg=init_cfg) for name, init_cfg in parts.items()})
+    found = load_script('tools/benchmark_step.py').without_weights(model)
+    assert found.pop('type') == 'A' and found.pop('stages') == [dict(type='B')]
+    assert found == dict(
+        one=dict(type='one'), only=dict(type='only'), several=dict(type='several', init_cfg=[draws]),
+        other=dict(type='other', init_cfg=draws), others=dict(type='others', init_cfg=[draws]), none=dict(type='none'))
 
 
 @pytest.mark.slow
