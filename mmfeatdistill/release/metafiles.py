@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.distill_config import is_distillation, teacher_options
+from mmfeatdistill.markdown import markdown_table
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES, config_folder, stock_config
 
 BEGIN = '<!-- configs: python tools/model_index.py -->'
@@ -156,13 +157,13 @@ def table(models: Sequence[Mapping[str, Any]]) -> str:
     """
     distilled = any('Teacher' in model['Metadata'] for model in models)
     head = ['config', *(['student', 'teacher'] if distilled else []), 'data, schedule', 'result']
-    lines = [head, ['---'] * len(head)]
+    rows = []
     for model in models:
         told = model['Metadata']
         pair = [_linked(told.get('Student', '-')), _teachers(told)] if distilled else []
         file = osp.basename(model['Config'])
-        lines.append([f'[{file}]({file})', *pair, f'{told["Training Data"]}, {_schedule(told)}', _result(model)])
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+        rows.append([f'[{file}]({file})', *pair, f'{told["Training Data"]}, {_schedule(told)}', _result(model)])
+    return markdown_table(head, rows) + '\n'
 
 
 def dump(content: Mapping[str, Any]) -> str:
