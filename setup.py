@@ -16,7 +16,7 @@ EXTRAS = {
                    'onedl-mmdetection==3.5.1', 'onedl-mmsegmentation==1.4.2', 'onedl-mmpretrain==1.3.6'],
     'original': ['torch==2.1.2', 'torchvision==0.16.2', 'numpy<2', 'opencv-python<4.12', 'mmengine==0.10.7',
                  'mmcv==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', 'mmpretrain==1.2.0', 'ftfy', 'regex'],
-    'demo': ['scikit-learn', 'matplotlib'],
+    'demo': ['scikit-learn', 'matplotlib', 'scipy>=1.10'],
     'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
     'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis'],
     # A new rule of a linter is no reason for the checks to fail.

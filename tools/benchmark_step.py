@@ -8,6 +8,7 @@ import copy
 import json
 import logging
 import os.path as osp
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
@@ -69,7 +70,7 @@ def main() -> None:
         show(path, costs, args)
         if build:
             print(f'building the distiller / building student and teacher: {build["ratio"]:.3f}')
-        found[name_of(path, args)] = costs._asdict() | dict(build=build) | circumstances(path, args)
+        found[name_of(path, args)] = asdict(costs) | dict(build=build) | circumstances(path, args)
         if args.json:
             atomic_write(args.json, json.dumps(found, indent=2))
     if args.plot:
@@ -123,12 +124,12 @@ def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
     for name, share in costs.operators.items():
         operators.add_row(name, f'{share:.1%}')
     Console().print(table, operators)
-    ratios = (f'{ratio:.3f} ({low:.3f} to {high:.3f})' for ratio, (low, high) in (
-        (costs.ratio, costs.ratio_between), (costs.plain_ratio, costs.plain_ratio_between)))
+    ratios = (f'{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})' for ratio in (costs.ratio, costs.plain_ratio))
     print('distilled step / sum of the three parts: {}; / student and plain teacher: {}'.format(*ratios))
+    memory = costs.memory_mib
     print(f'median of {costs.rounds} rounds, {args.device}, torch {torch.__version__}, '
           f'{torch.get_num_threads()} thread(s)\n'
-          f'memory at the peak / the least that it could be: {costs.memory_ratio:.3f}')
+          f'memory at the peak / the least that it could be: {memory["distilled"] / memory["floor"]:.3f}')
     if costs.difference:
         print(f'the accelerated teacher differs by {costs.difference:.1e} of its largest feature')
 

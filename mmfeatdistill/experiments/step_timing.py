@@ -2,6 +2,7 @@
 import json
 import os.path as osp
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Optional
 
@@ -57,7 +58,7 @@ def step_costs(experiment: Experiment) -> Optional[dict[str, Any]]:
         experiment (Experiment): A distilled training.
 
     Returns:
-        dict: With ``seconds``, ``ratio`` and ``peak_mib`` as in ``StepCosts``, and ``rounds`` and ``threads``;
+        dict: With the fields of ``StepCosts`` as plain data, and ``threads``;
         None if it was not measured.
     """
     if not osp.isfile(_file(experiment)):
@@ -71,7 +72,7 @@ def _measure(experiment: Experiment, checkpoints: dict[str, str], rounds: int, t
     costs = measure_step(experiment.load(checkpoints), rounds, within=0.0,
                          device='cuda' if is_cuda_available() else 'cpu')
     atomic_write(_file(experiment), json.dumps(
-        costs._asdict() | dict(threads=threads, fingerprint=experiment.fingerprint), indent=2))
+        asdict(costs) | dict(threads=threads, fingerprint=experiment.fingerprint), indent=2))
 
 
 def _file(experiment: Experiment) -> str:

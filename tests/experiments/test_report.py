@@ -92,9 +92,10 @@ def test_the_picture_shows_every_row_that_has_scores(grid):
     names = [line.name for line in comparison_lines(table)]
     assert names == ['student alone', 'channel-mlp', 'teacher\nfaster-rcnn_r18-w32_fpn_digits']
     plain = comparison_figure(table)
-    step = dict(seconds=dict(student=0.1, distilled=0.2))
+    step = dict(seconds=dict(student=0.1, distilled=0.2), ratio=dict(value=1.01, low=1.0, high=1.02))
     timed = replace(table, rows=tuple(replace(row, step=step) if row.role == 'distilled' else row
                                       for row in table.rows))
+    assert '| 100.0 | 200.0 | 1.010 | - |' in markdown([timed], 'Benchmark', [])
     width = [imread(io.BytesIO(picture)).shape[1] for picture in (plain, comparison_figure(timed))]
     assert width[1] > width[0], 'the second panel is there where steps were timed'
     members = replace(table, rows=tuple(replace(row, role='member') if row.role == 'teacher' else row

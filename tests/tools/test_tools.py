@@ -110,7 +110,7 @@ def test_list_taps_and_the_step_benchmark(digits, tmp_path):
         tmp_path / 'step.png', '--report', tmp_path / 'step.md', folder=digits)
     found = json.loads((tmp_path / 'step.json').read_text())
     assert list(found) == ['lsh_pspnet_r18-w8-d8_digits', 'pkd_faster-rcnn_r50_fpn_from-r101_2x_coco 1x64x96']
-    assert all(entry['ratio'] > 0 and 0.3 < sum(entry['operators'].values()) <= 1 for entry in found.values())
+    assert all(entry['ratio']['value'] > 0 and 0.3 < sum(entry['operators'].values()) <= 1 for entry in found.values())
     assert (tmp_path / 'step.png').read_bytes().startswith(b'\x89PNG')
     page = (tmp_path / 'step.md').read_text()
     assert '![parts of a distilled step](step.png)' in page and page.count('`lsh_pspnet_r18-w8-d8_digits`') == 2
