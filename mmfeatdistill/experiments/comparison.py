@@ -42,11 +42,6 @@ class Comparison:
         return *self.teachers, self.student, self.distilled
 
     @property
-    def stem(self) -> str:
-        """Name of the config file."""
-        return _stem(self.config)
-
-    @property
     def student_name(self) -> str:
         """What is left of the config's name after the method."""
         return student_name(self.config)

@@ -72,7 +72,7 @@ def _line(row: Row, color: str) -> _Line:
 
 def _draw_scores(axes: Axes, lines: Sequence[_Line], metric: str, seeds: int) -> None:
     for place, line in enumerate(lines):
-        mean, std = line.spread
+        mean, std = line.spread.mean, line.spread.std
         assert mean is not None, 'lines without scores are left out'
         if line.color != _DISTILLED:
             axes.axvline(mean, color=line.color, linewidth=0.8, linestyle='--', zorder=0)

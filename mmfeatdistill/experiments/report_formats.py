@@ -103,20 +103,11 @@ def json_text(tables: Sequence[Table], circumstances: dict[str, Any]) -> str:
     Returns:
         str: An object with ``circumstances`` and ``tables``.
     """
-    rows = [asdict(table) for table in tables]
-    for table in rows:
-        for row in table['rows']:
-            row['score'] = _as_dict(row['score'])
-            row['gain'] = row['gain'] and _as_dict(row['gain'])
-    return json.dumps(dict(circumstances=circumstances, tables=rows), indent=2)
+    return json.dumps(dict(circumstances=circumstances, tables=[asdict(table) for table in tables]), indent=2)
 
 
 def _step_ratio(row: Row) -> Optional[float]:
     return row.step['ratio']['value'] if row.step else None
-
-
-def _as_dict(spread: Any) -> dict[str, Optional[float]]:
-    return Spread(*spread)._asdict()
 
 
 def _score(score: Union[float, str]) -> str:

@@ -4,6 +4,7 @@ import os.path as osp
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, Optional
 
 from mmengine.device import is_cuda_available
@@ -61,11 +62,9 @@ def step_costs(experiment: Experiment) -> Optional[dict[str, Any]]:
         dict: With the fields of ``StepCosts`` as plain data, and ``threads``;
         None if it was not measured.
     """
-    if not osp.isfile(_file(experiment)):
-        return None
-    with open(_file(experiment)) as file:
-        costs = json.load(file)
-    return costs if costs['fingerprint'] == experiment.fingerprint else None
+    file = Path(_file(experiment))
+    costs = json.loads(file.read_text()) if file.is_file() else None
+    return costs if costs and costs['fingerprint'] == experiment.fingerprint else None
 
 
 def _measure(experiment: Experiment, checkpoints: dict[str, str], rounds: int, threads: int, send: Send) -> None:
