@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mmfeatdistill.checks.loss_balance import LossMeasurement, Suggestion, measure_losses, suggest_weights
-from mmfeatdistill.engine.command_line import at_least, key_value, load_distillation
+from mmfeatdistill.engine.command_line import add_cfg_options, at_least, load_distillation
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -32,8 +32,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
                         help='of training; the second half is measured (default: %(default)s)')
     parser.add_argument('--ratio', type=float, default=1.0,
                         help="the loss of each objective over the student's own loss (default: %(default)s)")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings of the config')
+    add_cfg_options(parser, 'override settings of the config')
     args = parser.parse_args(arguments)
     if not 0 < args.ratio < math.inf:
         parser.error('--ratio: expected a positive number')

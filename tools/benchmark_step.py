@@ -13,14 +13,14 @@ from datetime import date
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.distill_config import with_teacher_options
-from mmfeatdistill.engine.command_line import at_least, key_value, load_distillation
+from mmfeatdistill.engine.command_line import add_cfg_options, at_least, load_distillation
 from mmfeatdistill.step_costs.build_time import measure_build
 from mmfeatdistill.step_costs.figure import step_figure
 from mmfeatdistill.step_costs.measure import StepCosts, measure_step
@@ -48,8 +48,7 @@ def main() -> None:
     parser.add_argument('--teachers', type=at_least(1), metavar='COUNT',
                         help='so many teachers, each like that of the config')
     parser.add_argument('--build', action='store_true', help='also measure what building the distiller costs')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings, such as model.teacher.checkpoint=None')
+    add_cfg_options(parser, 'override settings, such as model.teacher.checkpoint=None')
     parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, next to those that are in it')
     parser.add_argument('--plot', metavar='FILE', help='also draw all in the file of --json that have one teacher')
     parser.add_argument('--report', metavar='FILE', help='also write a page on them, with the picture of --plot')

@@ -16,11 +16,9 @@ from datetime import date
 from glob import glob
 from typing import Any, Optional
 
-from mmengine.config import DictAction
-
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.distill_config import is_distillation
-from mmfeatdistill.engine.command_line import at_least, key_value
+from mmfeatdistill.engine.command_line import add_cfg_options, at_least
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.experiments.comparison import Comparison, compare
 from mmfeatdistill.experiments.comparison_figure import comparison_figure
@@ -86,8 +84,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                       help='train nothing; print a script that submits what is not finished')
     kind.add_argument('--only', metavar='seed_N/NAME',
                       help='run the training of this folder of --out and no other, without a report')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings of all configs, teachers included')
+    add_cfg_options(parser, 'override settings of all configs, teachers included')
     return parser.parse_args(arguments)
 
 

@@ -28,8 +28,7 @@ def run_arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help="a config file, or a stock config such as 'mmdet::...'")
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings of the config, such as train_cfg.max_epochs=3')
+    add_cfg_options(parser, 'override settings of the config, such as train_cfg.max_epochs=3')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed job were started')
     # torch.distributed.launch passes this; torchrun sets the environment variable instead.
@@ -37,18 +36,17 @@ def run_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def key_value(text: str) -> str:
-    """Checks one word of ``--cfg-options``, as a ``type`` of argparse.
+def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds ``--cfg-options``.
 
     Args:
-        text (str): ``'KEY=VALUE'``.
-
-    Returns:
-        str: The same.
-
-    Raises:
-        ArgumentTypeError: There is no key, or no value.
+        parser (ArgumentParser): Of a command.
+        text (str): The help.
     """
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=_key_value, metavar='KEY=VALUE', help=text)
+
+
+def _key_value(text: str) -> str:
     if not text.partition('=')[0] or '=' not in text:
         raise argparse.ArgumentTypeError(f'expected KEY=VALUE, such as train_cfg.max_epochs=3, got {text!r}')
     return text

@@ -4,13 +4,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmfeatdistill.experiments.report import Row, Spread, Table
-
-matplotlib.use('Agg')
 
 _ALONE, _TEACHER, _DISTILLED = '#7f7f7f', '#2a6f97', '#d1495b'
 
