@@ -22,6 +22,20 @@ def is_distillation(cfg: Config) -> bool:
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'FeatureDistiller'
 
 
+def check_distillation(cfg: Config) -> None:
+    """Refuses what is no distillation config.
+
+    Raises:
+        ConfigError: Its model is no ``FeatureDistiller``, or one without a student.
+    """
+    file = cfg.filename or 'the config'
+    if not is_distillation(cfg):
+        raise ConfigError(f"model: {file} is no distillation config: expected type='mmfeatdistill.FeatureDistiller', "
+                          f'got {_model_type(cfg)!r:.100}.')
+    if not isinstance(cfg.model.get('student'), Mapping):
+        raise ConfigError(f'model.student: expected a model config, got {cfg.model.get("student")!r:.100} in {file}.')
+
+
 def student_config(cfg: Config) -> Config:
     """The config of the student alone.
 
@@ -32,14 +46,9 @@ def student_config(cfg: Config) -> Config:
         Config: The same, with the student as its model; nothing of the distiller or teacher is built.
 
     Raises:
-        ConfigError: It is no distillation config, or its distiller has no student.
+        ConfigError: It is no distillation config.
     """
-    file = cfg.filename or 'the config'
-    if not is_distillation(cfg):
-        raise ConfigError(f"model: {file} is no distillation config: expected type='mmfeatdistill.FeatureDistiller', "
-                          f'got {_model_type(cfg)!r:.100}.')
-    if not isinstance(cfg.model.get('student'), Mapping):
-        raise ConfigError(f'model.student: expected a model config, got {cfg.model.get("student")!r:.100} in {file}.')
+    check_distillation(cfg)
     cfg = cfg.copy()
     cfg.model = cfg.model.student
     return cfg

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
+from mmfeatdistill.distill_config import check_distillation
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.errors import ConfigError
@@ -94,6 +95,7 @@ def measure_losses(cfg: Config, iterations: int = 50) -> LossMeasurement:
     Raises:
         ConfigError: It is no distillation, or the training ends before.
     """
+    check_distillation(cfg)
     cfg = copy.deepcopy(cfg)
     for part in ('cfg', 'dataloader', 'evaluator'):
         cfg[f'val_{part}'] = cfg[f'test_{part}'] = None
@@ -107,9 +109,6 @@ def measure_losses(cfg: Config, iterations: int = 50) -> LossMeasurement:
         # mmengine hands out visualizers by this name, also one that writes where another training was.
         cfg.experiment_name = osp.basename(cfg.work_dir)
         runner = build_runner(cfg)
-        if not isinstance(runner.model, FeatureDistiller):
-            raise ConfigError('model: expected a distillation config, whose model is a mmfeatdistill.FeatureDistiller; '
-                              f'got a {type(runner.model).__name__}.')
         # After hooks that set the factors of schedules, before those that change what is logged.
         runner.register_hook(meter, priority='LOWEST')
         try:

@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device, is_cuda_available
 from torch import distributed
 
-from mmfeatdistill.distill_config import is_distillation, student_config
+from mmfeatdistill.distill_config import check_distillation, is_distillation
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.zoo.configs import load_config
 
@@ -115,7 +115,7 @@ def load_distillation(config: str, options: Optional[Mapping[str, Any]]) -> Conf
         ConfigError: It cannot be read, or is no distillation config.
     """
     cfg = load_with_options(config, options)
-    student_config(cfg)
+    check_distillation(cfg)
     return cfg
 
 

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from mmengine.config import Config
 
-from mmfeatdistill.distill_config import is_distillation, student_config, teacher_options
+from mmfeatdistill.distill_config import check_distillation, is_distillation, student_config, teacher_options
 from mmfeatdistill.experiments.experiment import Experiment
 from mmfeatdistill.zoo.configs import load_config
 
@@ -149,7 +149,7 @@ class _Plan:
 
     def comparison(self, config: str, seed: int) -> Comparison:
         """The experiments of one config with one seed."""
-        student_config(self._load(config))  # raises
+        check_distillation(self._load(config))
         distilled = self._training(config, seed)
         student = self._experiment(_student_alone(distilled), student_name(config), seed)
         teachers = [need for key, need in distilled.needs.items() if key.startswith('model.teacher')]
