@@ -209,10 +209,9 @@ def _with_models(content: Mapping[str, Any], models: list[dict[str, Any]]) -> di
     models = sorted(models, key=lambda model: model['Name'])
     data = sorted({model['Metadata']['Training Data'] for model in models})
     own, *others = content['Collections']
-    told = {**(own.get('Metadata') or {}), 'Training Data': data[0] if len(data) == 1 else data}
-    return {'Collections': [{**{'Name': own['Name'], 'Metadata': told},
-                             **{key: value for key, value in own.items() if key not in ('Name', 'Metadata')}}, *others],
-            'Models': models}
+    head = {'Name': own['Name'],
+            'Metadata': {**(own.get('Metadata') or {}), 'Training Data': data[0] if len(data) == 1 else data}}
+    return {'Collections': [{**head, **own, **head}, *others], 'Models': models}
 
 
 def _collection(folder: Path, root: Path) -> dict[str, Any]:
@@ -231,11 +230,10 @@ def _collection(folder: Path, root: Path) -> dict[str, Any]:
 
 def _model(config: Path, content: Mapping[str, Any], root: Path) -> dict[str, Any]:
     known: Mapping[str, Any] = next((model for model in content['Models'] if model['Name'] == config.stem), {})
-    derived = {'Name': config.stem, 'In Collection': known.get('In Collection', content['Collections'][0]['Name']),
-               'Config': config.relative_to(root).as_posix()}
     kept = {key: value for key, value in (known.get('Metadata') or {}).items() if key not in _DERIVED}
-    return {**derived, 'Metadata': {**_metadata(str(config), root), **kept},
-            **{key: value for key, value in known.items() if key not in (*derived, 'Metadata')}}
+    derived = {'Name': config.stem, 'In Collection': known.get('In Collection', content['Collections'][0]['Name']),
+               'Config': config.relative_to(root).as_posix(), 'Metadata': {**_metadata(str(config), root), **kept}}
+    return {**derived, **known, **derived}  # first to be at the front, then to replace what is known
 
 
 def _metadata(config: str, root: Path) -> dict[str, Any]:
