@@ -20,7 +20,7 @@ EXTRAS = {
     # From 2.6 on, torch does not load the checkpoints of the original libraries. They and torch 2.1 need NumPy 1.
     'original': ['torch>=2.1,<2.6', 'torchvision>=0.16,<0.21', 'numpy<2', 'opencv-python<4.12', 'mmengine>=0.10',
                  'mmcv>=2.0,<2.2', 'mmdet>=3.3', 'mmsegmentation>=1.2.2', 'mmpretrain>=1.2', 'ftfy', 'regex'],
-    'demo': ['scikit-learn', 'matplotlib'],
+    'demo': ['scikit-learn', 'matplotlib', 'scipy>=1.10'],
     'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
     # setuptools from 70.1 on builds wheels by itself, which the tests of packaging do.
     'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis', 'setuptools>=70.1'],

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmfeatdistill.checks.teacher_check import TeacherCheck, check_teachers
-from mmfeatdistill.distill_config import teacher_options, with_teacher_options
+from mmfeatdistill.distill_config import check_distillation, teacher_options, with_teacher_options
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError
@@ -97,6 +97,7 @@ def preflight(cfg: Config, images: int = 200) -> Preflight:
     Raises:
         ConfigError: The distiller cannot be built, for another reason; says the numbers of classes if they differ.
     """
+    check_distillation(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     distiller = _build(cfg).to(get_device())
     checks = check_teachers(distiller, cfg, images)
@@ -114,7 +115,7 @@ def _build(cfg: Config) -> FeatureDistiller:
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     try:
-        distiller = root.MODELS.build(model)
+        return root.MODELS.build(model)
     except ConfigError as error:
         counts = list(_class_counts(cfg)) if 'model.objectives' in str(error) else []
         if len({count for _, count in counts}) < 2:
@@ -122,10 +123,6 @@ def _build(cfg: Config) -> FeatureDistiller:
         listed = ', '.join(f'{network} {count}' for network, count in counts)
         raise ConfigError(f'{error} The numbers of classes differ ({listed}): features can be matched all the same, '
                           'logits cannot.') from error
-    if not isinstance(distiller, FeatureDistiller):
-        raise ConfigError(f"model: expected a distillation config, whose model is a 'mmfeatdistill.FeatureDistiller', "
-                          f'got a {type(distiller).__name__}.')
-    return distiller
 
 
 def _class_counts(cfg: Config) -> Iterator[tuple[str, Optional[int]]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Optional, Union
 from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.fileio import load
+from mmengine.runner import Runner
 from torch import nn
 
 from mmfeatdistill.errors import did_you_mean
@@ -95,6 +96,11 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
             raise
         raise TypeError('expected the config of a complete model, such as a detector with its backbone and heads, got '
                         f'that of {model["type"]!r}.') from error
+
+
+def build_runner(cfg: Config) -> Runner:
+    """A runner of the class that the config names as ``runner_type``, or mmengine's."""
+    return root.RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def zoo_weights(filename: str, name: str = '') -> str:

@@ -31,20 +31,14 @@ def check_requirements() -> None:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f'mmfeatdistill {__version__} needs {name} >= {minimum}, which is not '
                               f'installed; {INSTALL_HINT}.')
+    from mmengine.utils import digit_version
+
+    for name, minimum in MINIMUM.items():
         found = importlib.import_module(name).__version__
-        if _release(found) < _release(minimum):
+        # The numbers alone: NVIDIA's containers call their builds of a release alphas of it.
+        if digit_version(found)[:4] < digit_version(minimum)[:4]:
             raise ImportError(f'mmfeatdistill {__version__} needs {name} >= {minimum}, found {found}; '
                               f'{INSTALL_HINT}.')
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: ``'2.11.0+cu130' -> (2, 11, 0)``."""
-    numbers = []
-    for part in version.split('+')[0].split('.'):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
 
 
 def versions() -> str:

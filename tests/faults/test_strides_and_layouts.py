@@ -1,15 +1,8 @@
 """Levels of other orders, tokens, channels-last maps, and modules that give one tensor twice."""
 import pytest
-import torch
 
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.objectives.pairs import match_features
-from mmfeatdistill.taps.dry_run import probe
-from mmfeatdistill.taps.reader import TapReader
 from tests.helpers.models import (
-    build,
-    classification_batch,
-    classifier,
     detection_batch,
     detector,
     distiller,
@@ -17,7 +10,6 @@ from tests.helpers.models import (
     match,
     stock,
     teacher,
-    transformer,
 )
 
 

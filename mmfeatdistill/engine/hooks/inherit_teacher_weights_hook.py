@@ -5,9 +5,9 @@ from typing import Any, Union
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 from mmfeatdistill.objectives import TapPair
 from mmfeatdistill.registry import HOOKS
@@ -51,7 +51,7 @@ class InheritTeacherWeightsHook(Hook):
         """
         if runner.iter > 0:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         teachers = getattr(model, 'teachers', [])
         if not 0 <= self.teacher < len(teachers):
             raise ConfigError(f'{_KEY}.teacher: there is no teacher {self.teacher}; the model has '

@@ -9,11 +9,11 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
+from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS
 from mmfeatdistill.taps.isolation import random_state_kept
@@ -44,7 +44,7 @@ class StatisticsHook(Hook):
         Raises:
             ConfigError: Images are wanted and the training dataset has none, or cannot be indexed.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         wanted = model.images_wanted() if hasattr(model, 'images_wanted') else {}
         if not wanted:
             return
