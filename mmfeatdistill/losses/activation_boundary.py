@@ -43,7 +43,7 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float) -> T
     return squared_distance(student, target) / max(student.shape[0], 1)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['ActivationBoundary', 'ABLoss'])
 class ActivationBoundary(nn.Module):
     """:func:`activation_boundary` times ``loss_weight``.
 

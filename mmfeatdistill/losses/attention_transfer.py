@@ -45,7 +45,7 @@ def _attention(feature: Tensor) -> Tensor:
     return unit_length(energy.flatten(1), dim=1)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['AttentionTransfer', 'ATLoss'])
 class AttentionTransfer(nn.Module):
     """:func:`attention_transfer` times ``loss_weight``.
 

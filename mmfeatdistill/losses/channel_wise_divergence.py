@@ -38,7 +38,7 @@ def channel_wise_divergence(student: Tensor, teacher: Tensor, *, tau: float) -> 
     return kl_divergence(student, teacher, tau=tau)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['ChannelWiseDivergence', 'CWDLoss'])
 class ChannelWiseDivergence(nn.Module):
     """:func:`channel_wise_divergence` times ``loss_weight``.
 

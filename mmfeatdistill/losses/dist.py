@@ -56,7 +56,7 @@ def _correlation(student: Tensor, teacher: Tensor, dims: list[int]) -> Tensor:
     return covariation / (variation.clamp(min=1e-16).sqrt() * teacher_variation.clamp(min=1e-16).sqrt())
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['DIST', 'DISTLoss'])
 class DIST(nn.Module):
     """:func:`dist` times ``loss_weight``.
 

@@ -39,7 +39,7 @@ def factor_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     return difference.abs().sum() / max(difference.numel(), 1)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['FactorTransfer', 'FTLoss'])
 class FactorTransfer(nn.Module):
     """:func:`factor_transfer` times ``loss_weight``.
 

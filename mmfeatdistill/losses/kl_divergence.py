@@ -55,7 +55,7 @@ def divergence_of_logs(student: Tensor, teacher: Tensor) -> Tensor:
     return difference.mul_(teacher.exp_()).sum()
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['KLDivergence', 'KDLoss'])
 class KLDivergence(nn.Module):
     """:func:`kl_divergence` times ``loss_weight``.
 

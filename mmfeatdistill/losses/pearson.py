@@ -55,7 +55,7 @@ def _standardization(feature: Tensor) -> tuple[Tensor, Tensor]:
     return scale, -mean * scale
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['Pearson', 'PKDLoss'])
 class Pearson(nn.Module):
     """:func:`pearson` times ``loss_weight``.
 

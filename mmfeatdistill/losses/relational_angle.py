@@ -50,7 +50,7 @@ def _cosines(embeddings: Tensor) -> Tensor:
         return directions @ directions.transpose(1, 2)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['RelationalAngle', 'AngleWiseRKD'])
 class RelationalAngle(nn.Module):
     """:func:`relational_angle` times ``loss_weight``.
 

@@ -53,7 +53,7 @@ def _relative_distances(embeddings: Tensor) -> Tensor:
     return distances / mean.masked_fill(mean == 0, 1)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['RelationalDistance', 'DistanceWiseRKD'])
 class RelationalDistance(nn.Module):
     """:func:`relational_distance` times ``loss_weight``.
 

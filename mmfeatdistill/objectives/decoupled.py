@@ -13,7 +13,7 @@ from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.reader import TappedPass
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['Decoupled', 'DKD', 'DKDLoss'])
 class Decoupled(Objective):
     r"""Pulls a classifier's logits to the teacher's, the labeled class and the other classes weighted apart (DKD).
 
