@@ -17,6 +17,7 @@ from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives import Objective
+from mmfeatdistill.objectives.pairs import match_features
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.feature_map import as_map, same_size
 from mmfeatdistill.taps.isolation import eval_isolated
@@ -157,18 +158,18 @@ def _read(model: nn.Module, taps: list[str], owner: str) -> TappedPass:
 
 
 def _tap_rows_of(name: str, objective: Objective, student: TappedPass, teachers: list[TappedPass]) -> Iterator[TapRow]:
+    # What is not read of the network, such as what its box head makes of proposals, has no shape before training.
+    taps = [pair for pair in objective.taps if all(pair.teacher.text in teacher.features for teacher in teachers)]
     connectors = iter(getattr(objective, 'connectors', ()))
-    for teacher in teachers:
-        # What is not read of the network, such as what its box head makes of proposals, has no shape before training.
-        for pair in (pair for pair in objective.taps if pair.teacher in teacher.features):
-            for own, target in zip(student[pair.student], teacher[pair.teacher]):
-                connector = next(connectors, None)
-                connected = resized = None
-                if connector is not None:
-                    connected = connector(as_map(own))
-                    resized, _ = same_size(connected, as_map(target), own.dim() == 3 or target.dim() == 3)
-                yield TapRow(name, f'{pair.student} {_shape(own)}', f'{pair.teacher} {_shape(target)}',
-                             _shape(connected), _shape(resized))
+    for pair in match_features(taps, student, teachers, f'model.objectives.{name}'):
+        own, target = pair.of(student, teachers)
+        connector = next(connectors, None)
+        connected = resized = None
+        if connector is not None:
+            connected = connector(as_map(own))
+            resized, _ = same_size(connected, as_map(target), own.dim() == 3 or target.dim() == 3)
+        yield TapRow(name, f'{pair.student} {_shape(own)}', f'{pair.teacher} {_shape(target)}',
+                     _shape(connected), _shape(resized))
 
 
 def _shape(tensor: Optional[Tensor]) -> str:

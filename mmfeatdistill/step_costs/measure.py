@@ -219,7 +219,7 @@ class _Step:
         """Keeps a batch as the teachers see it, and features as the objectives see them."""
         data = self._distiller.data_preprocessor(copy.deepcopy(self._data), True)
         self._inputs, self._samples = data['inputs'], data['data_samples']
-        self._calibrate()
+        self._find_statistics()
         with torch.no_grad(), self._precision():
             features, _ = self._distiller.reader.read(
                 lambda: self._distiller.student(self._inputs, self._samples, mode='loss'))
@@ -228,12 +228,11 @@ class _Step:
                               for tap, tensors in features.items()},
                              self._distiller.reader, self._inputs, self._samples)
 
-    def _calibrate(self) -> None:
+    def _find_statistics(self) -> None:
         """Lets objectives see the batch that must see training images before the first iteration."""
-        wanting = [name for name, objective in self._distiller.objectives.items() if objective.images_wanted]
-        self._distiller.observe(self._inputs, self._samples, wanting)
-        for name in wanting:
-            self._distiller.objectives[name].conclude()
+        wanting = self._distiller.images_wanted()
+        self._distiller.update_statistics(self._inputs, self._samples, wanting)
+        self._distiller.finish_statistics(wanting)
 
     def _precision(self) -> AbstractContextManager:
         """Mixed, where the config trains so."""

@@ -207,7 +207,7 @@ class Teacher:
         inputs = self._acceleration.inputs(inputs)
         with batch_statistics(self.model) if self._batch_statistics else nullcontext():
             features = self._reader.read_until_complete(
-                lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
+                lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted, inputs.shape[-2:])
         return TappedPass(self._acceleration.outputs(features), self._reader, inputs, data_samples)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:

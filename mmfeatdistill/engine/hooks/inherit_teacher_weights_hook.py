@@ -60,13 +60,13 @@ class InheritTeacherWeightsHook(Hook):
             raise ConfigError(f'{_KEY}: the weights of the teacher are not those of its file any '
                               'more, as its acceleration changes them; leave everything but channels_last out of it.')
         for part in self.parts:
-            student = _part(model.student, part.student, 'student')
-            report = inherit(student, _part(teachers[self.teacher].model, part.teacher, 'teacher'))
+            student = _part(model.student, part.student.text, 'student')
+            report = inherit(student, _part(teachers[self.teacher].model, part.teacher.text, 'teacher'))
             if not report['taken']:
-                raise ConfigError(f'{_KEY}.parts: nothing of {part.student!r} has the same name and '
-                                  f'shape in the teacher\'s {part.teacher!r}; remove it.')
+                raise ConfigError(f'{_KEY}.parts: nothing of {part.student.text!r} has the same name and '
+                                  f'shape in the teacher\'s {part.teacher.text!r}; remove it.')
             left = f'; left as they were: {", ".join(report["left"])}' if report['left'] else ''
-            print_log(f"Inherited {len(report['taken'])} tensors of {part.student!r} from the teacher{left}.",
+            print_log(f"Inherited {len(report['taken'])} tensors of {part.student.text!r} from the teacher{left}.",
                       logger='current')
 
 
