@@ -38,12 +38,10 @@ class Bridge(BaseModule):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initializes as stated above."""
         kaiming_init(self.layer.conv, mode='fan_out', nonlinearity='relu', distribution='normal')
         constant_init(self.layer.norm, 1)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Transforms (N, C_source, H, W) into (N, C_target, H', W')."""
         return self.layer(feature)
 
 

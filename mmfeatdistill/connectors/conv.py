@@ -53,11 +53,9 @@ class ConvBN(BaseModule):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initializes as stated above."""
         conv = self.layer.conv
         normal_init(conv, std=math.sqrt(2 / conv.out_channels))
         constant_init(self.layer.norm, 1)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Transforms (N, C_student, H, W) into (N, C_teacher, H, W)."""
         return self.layer(feature)

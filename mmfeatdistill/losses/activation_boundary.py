@@ -60,5 +60,4 @@ class ActivationBoundary(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`activation_boundary`)."""
         return self.loss_weight * activation_boundary(student, teacher, margin=self.margin)

@@ -59,5 +59,4 @@ class AttentionTransfer(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`attention_transfer`)."""
         return self.loss_weight * attention_transfer(student, teacher)

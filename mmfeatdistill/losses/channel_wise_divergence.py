@@ -53,5 +53,4 @@ class ChannelWiseDivergence(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of maps (see :func:`channel_wise_divergence`)."""
         return self.loss_weight * channel_wise_divergence(student, teacher, tau=self.tau)

@@ -76,6 +76,5 @@ class DIST(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of logits (see :func:`dist`)."""
         return self.loss_weight * dist(
             student, teacher, beta=self.beta, gamma=self.gamma, tau=self.tau)

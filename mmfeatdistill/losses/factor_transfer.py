@@ -52,5 +52,4 @@ class FactorTransfer(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`factor_transfer`)."""
         return self.loss_weight * factor_transfer(student, teacher)

@@ -71,5 +71,4 @@ class KLDivergence(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of logits (see :func:`kl_divergence`)."""
         return self.loss_weight * kl_divergence(student, teacher, tau=self.tau)

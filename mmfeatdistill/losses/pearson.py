@@ -69,5 +69,4 @@ class Pearson(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`pearson`)."""
         return self.loss_weight * pearson(student, teacher)

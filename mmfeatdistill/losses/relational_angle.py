@@ -64,5 +64,4 @@ class RelationalAngle(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of embeddings (see :func:`relational_angle`)."""
         return self.loss_weight * relational_angle(student, teacher)

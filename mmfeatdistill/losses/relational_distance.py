@@ -67,5 +67,4 @@ class RelationalDistance(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of embeddings (see :func:`relational_distance`)."""
         return self.loss_weight * relational_distance(student, teacher)

@@ -57,7 +57,6 @@ class Decoupled(Objective):
                 self._compare(*pair, torch.zeros(1, dtype=torch.int64, device=pair[0].device))
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`Objective`)."""
         return {f'loss_{i}': self._compare(*pair, single_labels(student.data_samples).to(pair[0].device))
                 for i, pair in enumerate(self._pairs(student, teachers))}
 

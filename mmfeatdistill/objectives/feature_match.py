@@ -61,6 +61,5 @@ class FeatureMatch(Objective):
         try_losses(self.loss, self.connectors, self.pairs, student, teachers, key)
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`Objective`)."""
         return {f'loss_{i}': self.loss(*pair.connect(connector, *pair.of(student, teachers)))
                 for i, (connector, pair) in enumerate(zip(self.connectors, self.pairs))}

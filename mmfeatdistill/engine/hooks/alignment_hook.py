@@ -89,13 +89,7 @@ class AlignmentHook(Hook):
         self._handles: list[Any] = []
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Starts listening to the losses, in the iterations that are measured.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Unused.
-            data_batch (Any): Unused.
-        """
+        """Starts listening to the losses, in the iterations that are measured."""
         objectives = objectives_of(runner.model)
         if not objectives or not self.every_n_train_iters(runner, self.interval):
             return
@@ -111,8 +105,6 @@ class AlignmentHook(Hook):
 
         Args:
             runner (Runner): The runner.
-            batch_idx (int): Unused.
-            data_batch (Any): Unused.
             outputs (Mapping, optional): The logged losses of this iteration.
         """
         if not self._handles:
