@@ -121,10 +121,15 @@ def test_python_blocks(clone, page):
 
 def snippets(text: str) -> Iterator[dict]:
     """The complete ``dict(type=...)`` that a text has between backticks; placeholders make one incomplete."""
-    for code in re.findall(r'`(dict\(type=[^`]*\))`', text):
-        tree = ast.parse(re.sub(r'\s+', ' ', code), mode='eval')
-        if not any(isinstance(node, ast.Constant) and node.value is ... for node in ast.walk(tree)):
-            yield eval(compile(tree, code, 'eval'), dict(dict=dict))
+    for code in re.findall(r'(?<=`)(?:\w+=)?dict\(type=[^`]*\)(?=`)', text):
+        call = ast.parse(re.sub(r'\s+', ' ', f'f({code})'), mode='eval').body
+        for value in [*call.args, *(keyword.value for keyword in call.keywords)]:
+            placeholders = [node for node in ast.walk(value) if isinstance(node, ast.Constant) and node.value is ...
+                            or isinstance(node, ast.Name) and node.id != 'dict']
+            if not placeholders:
+                cfg = eval(compile(ast.Expression(value), code, 'eval'), dict(dict=dict))
+                if isinstance(cfg, dict) and 'type' in cfg:
+                    yield cfg
 
 
 def sources() -> list[Path]:
@@ -157,8 +162,8 @@ def test_snippets_are_found_and_wrong_ones_fail():
     assert len(SNIPPETS) > 12
     assert {cfg.values[0]['type'].rpartition('.')[2] for cfg in SNIPPETS} >= {
         'ObjectiveScheduleHook', 'AlignmentHook', 'Conv1x1'}
-    assert list(snippets("`dict(type='A',\n  x=1)` and ``dict(type='B')`` not `dict(type='C', y=...)`")) == [
-        dict(type='A', x=1), dict(type='B')]
+    text = "`dict(type='A',\n  x=1)` and ``loss=dict(type='B'), connector=dict(type='D')`` not `dict(type='C', y=...)`"
+    assert list(snippets(text)) == [dict(type='A', x=1), dict(type='B'), dict(type='D')]
     with pytest.raises(KeyError, match='NoSuchHook'):
         test_a_snippet_is_found_in_the_scope_of_a_users_config(dict(type='NoSuchHook'), 'mmdet')
 

@@ -36,7 +36,7 @@ class FeatureMatch(Objective):
 
     Examples:
         >>> from mmfeatdistill.taps.reader import TapReader
-        >>> reader = TapReader(nn.Sequential(nn.ReLU()), ['0'], 'net')
+        >>> reader = TapReader(torch.nn.Sequential(torch.nn.ReLU()), ['0'], 'net')
         >>> def tapped(feature):
         ...     return TappedPass({'0': [feature]}, reader, feature)
         >>> objective = FeatureMatch(taps='0', loss=dict(type='SquaredError'))

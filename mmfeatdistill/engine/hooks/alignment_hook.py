@@ -101,12 +101,7 @@ class AlignmentHook(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[Mapping] = None) -> None:
-        """Measures and logs.
-
-        Args:
-            runner (Runner): The runner.
-            outputs (Mapping, optional): The logged losses of this iteration.
-        """
+        """Measures the pairs of this iteration, and logs them."""
         if not self._handles:
             return
         for handle in self._handles:

@@ -111,10 +111,6 @@ class ObjectiveScheduleHook(Hook):
                          outputs: Optional[dict] = None) -> None:
         """Sees whether the scheduled loss is one that the objective computes.
 
-        Args:
-            runner (Runner): The runner.
-            outputs (dict, optional): The logged losses of this iteration.
-
         Raises:
             ConfigError: It is not.
         """
