@@ -10,7 +10,7 @@ from mmfeatdistill.objectives import FeatureMatch
 
 with read_base():
     from ..digits.pspnet_r18_w8_d8_digits import *
-    from ..distill_hooks import *
+    from .._base_.distill_hooks import *
 
 model = dict(
     type=FeatureDistiller,
