@@ -284,7 +284,6 @@ class TappedPass:
         return self.reader.model
 
     def __getitem__(self, tap: str) -> list[Tensor]:
-        """The tensors that a tap gave."""
         return self.features[tap]
 
     def layouts(self, tap: str) -> list[Layout]:

@@ -55,7 +55,7 @@ class Teacher:
 
     Attributes:
         model (nn.Module): The network.
-        weights_only (bool): As given.
+        weights_only (bool): Whether the checkpoint is read as data alone.
         load_report (LoadReport, optional): How the checkpoint fitted.
 
     Raises:
