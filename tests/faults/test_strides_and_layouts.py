@@ -1,15 +1,16 @@
 """Levels of other orders, tokens, channels-last maps, and modules that give one tensor twice."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives.pairs import match_features
 from mmfeatdistill.taps.dry_run import probe
-from mmfeatdistill.taps.reader import TapReader
+from mmfeatdistill.taps.reader import TappedPass, TapReader
 from tests.faults.conftest import said
 from tests.helpers.models import (
     build,
-    classification_batch,
     classifier,
     detection_batch,
     detector,
@@ -38,11 +39,9 @@ def yolov3():
 
 
 def swin():
-    model = stock('mmpretrain::_base_/models/swin_transformer/tiny_224.py')
-    model.data_preprocessor = dict(type='ClsDataPreprocessor', mean=[0, 0, 0], std=[1, 1, 1])
-    model.backbone.update(arch=dict(embed_dims=12, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]), img_size=64)
-    model.pop('train_cfg', None)
-    model['head'].update(num_classes=10, in_channels=96)
+    model = detector()
+    model.backbone = dict(type='SwinTransformer', embed_dims=12, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
+    model.neck.in_channels = [12, 24, 48, 96]
     return model
 
 
@@ -83,17 +82,12 @@ def test_outputs_of_heads_are_matched_by_stride_and_kind():
     """Three kinds of output at three levels, which the teacher gives from the last level to the first."""
     network = build(yolox())
     student, _ = probe(network, TapReader(network, ['bbox_head'], 'student'))
-    turned = student.reader
-    layouts = turned.layouts['bbox_head']
+    layouts = student.layouts('bbox_head')
     assert [layout.stride for layout in layouts] == [8, 16, 32] * 3
-
-    class Reversed:
-        layouts = {'bbox_head': [*layouts[2::-1], *layouts[5:2:-1], *layouts[8:5:-1]]}
-        taps, calls = turned.taps, turned.calls
-
+    turned = SimpleNamespace(layouts={'bbox_head': [*layouts[2::-1], *layouts[5:2:-1], *layouts[8:5:-1]]},
+                             taps=student.reader.taps, calls=student.reader.calls)
     features = student['bbox_head']
-    other = student.__class__({'bbox_head': [*features[2::-1], *features[5:2:-1], *features[8:5:-1]]}, Reversed(),
-                              student.inputs)
+    other = TappedPass({'bbox_head': [*features[2::-1], *features[5:2:-1], *features[8:5:-1]]}, turned, student.inputs)
     [pair_of_taps] = distiller(yolox(), teacher(yolox()), dict(a=match('bbox_head'))).objectives['a'].taps
     pairs = match_features([pair_of_taps], student, [other], 'key')
     assert all(torch.equal(*pair.of(student, [other])) for pair in pairs) and len(pairs) == 9
@@ -103,7 +97,8 @@ def test_outputs_of_heads_are_matched_by_stride_and_kind():
 
 
 @pytest.mark.parametrize('tap, strides', [
-    ('backbone.stages.0', [8, 4]), ('backbone.stages.1', [16, 8]), ('backbone.stages.3', [32]), ('backbone', [32])])
+    ('backbone.stages.0', [8, 4]), ('backbone.stages.1', [16, 8]), ('backbone.stages.3', [32]),
+    ('backbone', [4, 8, 16, 32])])
 def test_each_tensor_of_a_stage_of_swin_has_its_stride(tap, strides):
     """A stage returns what follows its downsampling and what went into it; the last returns one tensor twice."""
     network = build(swin())
@@ -115,7 +110,7 @@ def test_each_tensor_of_a_stage_of_swin_has_its_stride(tap, strides):
 def test_a_tensor_that_is_returned_twice_has_one_loss():
     model = distiller(swin(), teacher(swin()), dict(a=match('backbone.stages.3')))
     assert len(model.objectives['a'].pairs) == 1
-    losses = losses_of(model, classification_batch())
+    losses = losses_of(model, detection_batch())
     assert [name for name in losses if name.startswith('a.')] == ['a.loss_0']
 
 
@@ -138,7 +133,7 @@ def test_tokens_are_laid_over_images_of_any_shape():
 def test_a_connector_that_looks_at_neighbors_has_the_grid_of_tokens():
     model = distiller(transformer(), teacher(classifier()), dict(
         a=dict(match(dict(student='backbone.layers.1', teacher='backbone.layer3')),
-               connector=dict(type='MaskedGenerator'))))
+               connector=dict(type='MaskedGenerator', mask_ratio=0.5))))
     own, _ = model.objectives['a'].pairs[0].of(*_dry_run(model))
     assert own.dim() == 4 and own.shape[2:] == (4, 4)
 
