@@ -4,7 +4,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 DISTILLED = {
     'classification': 'channel_mlp/channel-mlp_resnet18-w8_digits.py',
     'faster_rcnn': 'channel_mlp/channel-mlp_faster-rcnn_r18-w8_fpn_digits.py',
