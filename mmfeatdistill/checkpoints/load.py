@@ -73,8 +73,9 @@ def load_checkpoint(model: nn.Module, source: str, weights_only: bool = True) ->
     # Checkpoints from before PyTorch 0.4.1 have no such counters, and nothing in eval mode reads them.
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
     wanted = len([key for key in model.state_dict() if not key.endswith('num_batches_tracked')])
+    inside = tuple(name for name in unexpected if _is_inside(model, name, state_dict.get(name)))
     return LoadReport(source, wanted - len(missing) - len(mismatched), tuple(missing), tuple(unexpected),
-                      tuple(mismatched), tuple(name for name in unexpected if _is_inside(model, name, state_dict[name])))
+                      tuple(mismatched), inside)
 
 
 def _unwrapped(model: nn.Module, state_dict: Mapping[str, Tensor]) -> OrderedDict:
@@ -123,8 +124,8 @@ def _read_state_dict(source: str, weights_only: bool) -> Mapping[str, Tensor]:
             checkpoint, Mapping) else []
         if several:
             raise ValueError(
-                f'{source!r} holds the weights of {len(several)} networks, as {", ".join(map(repr, several))}. Take out '
-                'the one that is wanted: from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file; '
+                f'{source!r} holds the weights of {len(several)} networks, as {", ".join(map(repr, several))}. Take '
+                'the one out that is wanted: from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file; '
                 f'import torch; torch.save(read_checkpoint_file({source!r})[{several[0]!r}], \'one.pth\').')
         content = sorted(checkpoint) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
         raise ValueError(f"{source!r} holds no weights: expected a 'state_dict' of tensors, got {content}. Give the "

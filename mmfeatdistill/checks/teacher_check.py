@@ -21,8 +21,8 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.taps.isolation import random_state_kept
 from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.teacher.initialization import init_unset_parameters
-from mmfeatdistill.teacher.input_space import InputSpace, how_to_state, pipeline_space
-from mmfeatdistill.teacher.teacher import Teacher
+from mmfeatdistill.teacher.input_space import RAW, InputSpace, how_to_state, pipeline_space
+from mmfeatdistill.teacher.teacher import Teacher, follow_pipelines
 from mmfeatdistill.zoo.configs import build_model, load_config
 
 _GO_ON = ("To train all the same, leave --check-teacher out, or have dict(type='mmfeatdistill.TeacherCheckHook', "
@@ -97,6 +97,7 @@ def check_teachers(distiller: FeatureDistiller, cfg: Config, images: int = 200) 
     Raises:
         ConfigError: The validation data of the config cannot be read.
     """
+    follow_pipelines(distiller.teachers, cfg)
     with random_state_kept():
         return [_Check(distiller, index, cfg).run(images) for index in range(len(distiller.teachers))]
 
@@ -112,8 +113,6 @@ class _Check:
         name = self._entry.get('config')
         self._name = name or f'{self._key}.model'
         self._own = student_config(load_config(name) if name else Config(dict(model=self._entry['model'])))
-        with config_key('train_dataloader.dataset'):
-            self._teacher.follow_pipeline(pipeline_space((cfg.get('train_dataloader') or {}).get('dataset')))
 
     def run(self, images: int) -> TeacherCheck:
         """Looks at everything; evaluates only weights that fit."""
@@ -168,8 +167,9 @@ class _Check:
 
     def _training_input(self) -> Iterator[Finding]:
         """Compares what training feeds the teacher with what its own pipeline would."""
-        if not self._cfg.get('train_dataloader') or not (self._own.get('val_dataloader') or {}).get('dataset'):
-            return
+        loaders = [self._cfg.get('train_dataloader'), self._cfg.get('val_dataloader'), self._own.get('val_dataloader')]
+        if not all(loaders):
+            return  # it has no pipeline of its own, or the student no data
         try:
             fed = self._values(self._fed())
             own = self._values(self._expected())
@@ -179,7 +179,8 @@ class _Check:
             return
         figures = (f'In training its input has mean {_listed(fed[0])} and std {_listed(fed[1])}, and from its own '
                    f'pipeline mean {_listed(own[0])} and std {_listed(own[1])}')
-        apart = ((fed[0] - own[0]).abs() > 1.5 * own[1]).any() or not ((fed[1] / own[1]).log().abs() < math.log(3)).all()
+        spread = fed[1] / own[1]
+        apart = ((fed[0] - own[0]).abs() > 1.5 * own[1]).any() or not ((spread < 3) & (spread > 1 / 3)).all()
         key = f'{self._key}.student_input'
         yield Finding('error' if apart else 'ok', f'{figures}.' + (
             f' So it sees other images than it was trained for. {how_to_state(key)}' if apart else ''))
@@ -190,7 +191,7 @@ class _Check:
         return self._teacher.convert(inputs, samples)
 
     def _expected(self) -> torch.Tensor:
-        """Some images of the student's validation data, as the teacher's own pipeline and data preprocessor make them."""
+        """Some of the student's validation images, as the teacher's own pipeline and data preprocessor make them."""
         inputs, _ = _some(self._dataloader(), self._teacher.model.data_preprocessor, training=False)
         return inputs
 
@@ -232,14 +233,24 @@ class _Check:
         device = next(self._teacher.model.parameters()).device
         # A data preprocessor follows to(), and not the way that the teacher takes with the student.
         own, random = self._unchanged(blank).to(device), blank.to(device)
-        networks: dict[str, Predict] = dict(declared=own.test_step, random=random.test_step,
-                                            swapped=lambda batch: own.test_step(_swapped(batch)))
+        space = self._normalized_before()
+        networks: dict[str, Predict] = dict(declared=lambda batch: own.test_step(_undone(batch, space)),
+                                            random=lambda batch: random.test_step(_undone(batch, space)),
+                                            swapped=lambda batch: own.test_step(_swapped(_undone(batch, space))))
         best = (self._cfg.get('default_hooks', {}).get('checkpoint') or {}).get('save_best')
         scores = data.score(networks, best if isinstance(best, str) else None)
         if len(scores.groups['declared']) < 2:
             raise ConfigError(f'val_dataloader: of {scores.images} images too few have anything to find; check with '
                               'more images.')
         return scores, max(scores.mean('random'), self._guessing(scores.metric))
+
+    def _normalized_before(self) -> InputSpace:
+        """What the student's validation pipeline makes of images for a teacher that normalizes them itself."""
+        has_pipeline = 'pipeline' in _innermost((self._own.get('val_dataloader') or {}).get('dataset', {}))
+        if has_pipeline or not self._teacher.has_own_input:
+            return RAW
+        with config_key('val_dataloader.dataset'):
+            return pipeline_space(self._cfg.val_dataloader.get('dataset'))
 
     def _unchanged(self, blank: nn.Module) -> nn.Module:
         """The teacher as its file has it: one whose modules were made cheaper may not run from end to end."""
@@ -295,7 +306,9 @@ def _some(dataloader: Mapping, preprocessor: nn.Module, training: bool) -> tuple
     chosen = torch.linspace(0, len(dataset) - 1, min(_SOME, len(dataset))).long().tolist()
     # One by one, as they may have different sizes in a pipeline for test.
     batches = [chosen] if training else [[index] for index in chosen]
-    images, samples = [], []
+    preprocessor = copy.deepcopy(preprocessor)  # some draw sizes, and keep them
+    images: list[torch.Tensor] = []
+    samples: list[Any] = []
     for batch in batches:
         data = preprocessor(loader.collate_fn([dataset[index] for index in batch]), training)
         images.append(data['inputs'])
@@ -306,6 +319,14 @@ def _some(dataloader: Mapping, preprocessor: nn.Module, training: bool) -> tuple
 
 def _listed(values: torch.Tensor) -> str:
     return f'({", ".join(f"{value:.3g}" for value in values.tolist())})'
+
+
+def _undone(batch: dict, space: InputSpace) -> dict:
+    """A batch of images as they are read, from one that its pipeline has normalized."""
+    if space.is_raw:
+        return batch
+    images = [space.pixels(image) for image in batch['inputs']]
+    return dict(batch, inputs=[image.flip(0) if space.reverses_channels else image for image in images])
 
 
 def _swapped(batch: dict) -> dict:

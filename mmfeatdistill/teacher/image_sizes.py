@@ -21,8 +21,8 @@ def fitting_sides(run: Callable[[Tensor], Any], images: Tensor, known: Sequence[
         str: A sentence; empty where it fails on all sizes.
 
     Examples:
-        >>> fitting_sides(lambda batch: batch.unflatten(-1, (-1, 4)), torch.zeros(1, 3, 8, 6), (1, 3, 8, 8))
-        'It takes sides that are multiples of 4, such as 8 x 8 here: have the student\\'s images padded to those, by ...'
+        >>> fitting_sides(lambda batch: batch.unflatten(-1, (-1, 4)), torch.zeros(1, 3, 8, 6), (1, 3, 8, 8))[:61]
+        'It takes sides that are multiples of 4, such as 8 x 8 here: h'
     """
     height, width = images.shape[-2:]
     for multiple in _MULTIPLES:
@@ -32,8 +32,8 @@ def fitting_sides(run: Callable[[Tensor], Any], images: Tensor, known: Sequence[
                     f"student's images padded to those, by pad_size_divisor={multiple} in its data_preprocessor "
                     f"(size_divisor={multiple} in mmseg's), or crop to such a size in its pipeline.")
     if known and _runs(run, F.interpolate(images.float(), tuple(known[-2:])).to(images.dtype)):
-        return (f'It takes images of {known[-2]} x {known[-1]}; have the pipeline of the student resize or crop to that '
-                'size, or give a teacher that takes others.')
+        return (f'It takes images of {known[-2]} x {known[-1]}; have the pipeline of the student resize or crop to '
+                'that size, or give a teacher that takes others.')
     return ''
 
 

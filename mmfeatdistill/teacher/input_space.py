@@ -84,16 +84,17 @@ class InputSpace(NamedTuple):
         for name in options:
             if name not in known:
                 raise ValueError(f'has no {name!r}{did_you_mean(str(name), known)} It takes {", ".join(known)}.')
-        mean, std, order = (options.get(name) for name in known[:3])
+        mean, std, order = options.get('mean'), options.get('std'), options.get('channel_order')
         if order not in ('rgb', 'bgr'):
             raise ValueError(f"channel_order: expected 'rgb' or 'bgr', got {order!r}.")
         for name, values in dict(mean=mean, std=std).items():
             if not isinstance(values, Sequence) or not values or not all(isinstance(v, (int, float)) for v in values):
                 raise ValueError(f'{name}: expected a list of numbers, one for each channel, got {values!r}.')
+        assert mean is not None and std is not None, 'as checked'
         if len({len(mean), len(std)} - {1}) > 1 or min(std) <= 0:
             raise ValueError(f'std: expected as many positive numbers as mean has, got {std!r} for the mean {mean!r}.')
         # 0.485 is how torchvision says 123.675; MM pipelines have no pixels from 0 to 1.
-        if max(map(abs, mean)) <= 1 and max(std) <= 1:
+        if max(map(abs, mean)) <= 1 and max(std) < 1:
             raise ValueError(f'mean: {mean!r} and std {std!r} are of pixels from 0 to 1; give them for pixels from 0 '
                              f'to 255: mean={[round(255 * v, 4) for v in mean]}, '
                              f'std={[round(255 * v, 4) for v in std]}.')
@@ -211,7 +212,7 @@ def _seen(preprocessor: nn.Module, channels: int) -> Optional[InputSpace]:
 
 
 def _run(preprocessor: nn.Module, images: Tensor) -> Optional[Tensor]:
-    """What a preprocessor makes of images, one pixel of each, shape (N, C); None if it fails on all forms of a batch."""
+    """What a preprocessor makes of images, a pixel of each, shape (N, C); None if it fails on all forms of a batch."""
     samples = [BaseDataElement(metainfo=dict(img_shape=(8, 8), ori_shape=(8, 8))) for _ in images]
     forms: list[Any] = [images, list(images), [images, images], [image[None] for image in images]]
     for inputs in forms:

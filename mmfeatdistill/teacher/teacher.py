@@ -26,12 +26,11 @@ from mmfeatdistill.taps.reader import TappedPass, TapReader
 from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.taps.tracing import tensors_in
 from mmfeatdistill.teacher.acceleration import Acceleration
-from mmfeatdistill.teacher.initialization import init_unset_parameters, skip_random_init
 from mmfeatdistill.teacher.image_sizes import fitting_sides
+from mmfeatdistill.teacher.initialization import init_unset_parameters, skip_random_init
 from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace, disagreement
 from mmfeatdistill.teacher.input_space import RAW, how_to_state, pipeline_space
 from mmfeatdistill.zoo.configs import build_model, load_config, zoo_weights
-
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -101,7 +100,8 @@ class Teacher:
         is_loaded = strict and checkpoint not in (None, 'init_cfg')
         with config_key(key), skip_random_init() if is_loaded else nullcontext():
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
-        self._random: Collection[str] = ()
+        self._random: Collection[str] = ()  # children without weights
+        self._looked = False  # at the first batch
         self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint', cfg.model)
         self._freeze()
         self._student_preprocessor = student_preprocessor
@@ -254,15 +254,18 @@ class Teacher:
             self.batch_space = own.after(space) if stated is None else InputSpace.stated(stated, own)
         # Where the teacher has no input space of its own it takes whatever the student takes.
         convert = InputConversion(self.batch_space, self.space)
-        if hasattr(self, 'convert'):
-            convert.to(self.convert.scale.device, self.convert.scale.dtype)
-        self.convert = convert
-        self._looked = False
+        parameter = next(self.model.parameters(), convert.scale)
+        self.convert = convert.to(parameter.device, parameter.dtype)
 
     @property
     def space(self) -> InputSpace:
         """What the network takes."""
         return self._space or self.batch_space
+
+    @property
+    def has_own_input(self) -> bool:
+        """Whether its own config, or ``input``, tells what it takes; otherwise it takes what the student does."""
+        return self._space is not None
 
     def _find_space(self, cfg: Config, stated: Optional[dict]) -> Optional[InputSpace]:
         """What the network takes; None where its config does not say it, and it takes what the student does."""
@@ -385,6 +388,22 @@ def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocesso
         check_values(inspect.signature(Teacher), options, key)
         teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))
     return teachers
+
+
+def follow_pipelines(teachers: Sequence[Teacher], cfg: Mapping) -> None:
+    """Tells teachers what the student's pipeline makes of pixels, which the model alone does not show.
+
+    Args:
+        teachers (Sequence[Teacher]): Of a distiller.
+        cfg (Config): Of its training; without a ``train_dataloader`` nothing changes.
+
+    Raises:
+        ConfigError: The pipeline normalizes some images otherwise than others.
+    """
+    with config_key('train_dataloader.dataset'):
+        space = pipeline_space((cfg.get('train_dataloader') or {}).get('dataset'))
+    for teacher in teachers:
+        teacher.follow_pipeline(space)
 
 
 def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],

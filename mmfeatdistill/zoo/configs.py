@@ -151,7 +151,8 @@ def _weights_in(library: str, filename: str, name: str) -> str:
     if not found:
         with_weights = {osp.basename(entry.config) for entry in entries if entry.weights}
         raise ValueError(f'the zoo of {library} has no weights for {file!r}{did_you_mean(file, with_weights)} Its '
-                         f'metafiles name {len(with_weights)} configs with weights; give one of these, a path or a URL.')
+                         f'metafiles name {len(with_weights)} configs with weights; give one of these, a path or a '
+                         'URL.')
     if len(found) > 1:
         listed = ', '.join(f'{model!r} ({url})' for url, model in found.items())
         raise ValueError(f'the zoo of {library} has several weights for {file!r}: {listed}. Give the name of one '

@@ -10,7 +10,17 @@ from torch import nn
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.teacher.input_space import RAW, InputSpace, contradiction, pipeline_space
 from mmfeatdistill.teacher.teacher import Teacher
-from tests.helpers.models import RGB, build, classification_batch, classifier, distiller, images, losses_of, match, teacher
+from tests.helpers.models import (
+    RGB,
+    build,
+    classification_batch,
+    classifier,
+    distiller,
+    images,
+    losses_of,
+    match,
+    teacher,
+)
 
 NORMALIZE = dict(type='Normalize', **RGB, to_rgb=True)
 PACK = dict(type='PackInputs')
@@ -139,7 +149,8 @@ def test_an_unknown_preprocessor_is_an_error_until_its_input_is_stated():
     (dict(mean=[1, 2, 3], channel_order='rgb'), 'std: expected a list of numbers'),
     (dict(mean=[1, 2, 3], std=[1, 2], channel_order='rgb'), 'std: expected as many'),
     (dict(mean=[1, 2, 3], std=[1, 0, 1], channel_order='rgb'), 'std: expected as many positive numbers'),
-    (dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channel_order='rgb'), r'mean=\[123.675, 116.28, 103.53\]'),
+    (dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channel_order='rgb'),
+     r'mean=\[123.675, 116.28, 103.53\]'),
     (dict(mean=[1], std=[1], order='rgb'), "has no 'order'")])
 def test_what_is_stated_wrongly(stated, words):
     with pytest.raises(ConfigError, match=f'^model.teacher.input: .*{words}'):
@@ -265,3 +276,49 @@ def test_a_teacher_whose_config_normalizes_in_its_pipeline(tmp_path):
     Config(dict(default_scope='mmpretrain', model=model, val_dataloader=loader)).dump(tmp_path / 'b.py')
     with pytest.raises(ConfigError, match='its pipeline and its data preprocessor both normalize'):
         Teacher(str(tmp_path / 'b.py'), checkpoint=None, student_preprocessor=student)
+
+
+# --- the check before training ---------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def noise(tmp_path_factory):
+    import mmcv
+    import numpy as np
+    folder, draw = tmp_path_factory.mktemp('noise'), np.random.default_rng(0)
+    for name in ('a', 'b'):
+        for index in range(10):
+            mmcv.imwrite(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8), str(folder / name / f'{index}.png'))
+    return folder
+
+
+def loader(folder, *steps):
+    return dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(
+        type='CustomDataset', data_root=str(folder), pipeline=[dict(type='LoadImageFromFile'), *steps, PACK]))
+
+
+def findings(folder, tmp_path, student, steps, **options):
+    from mmengine.config import Config
+
+    from mmfeatdistill.checks.preflight import preflight
+    Config(dict(default_scope='mmpretrain', model=classifier(), val_dataloader=loader(folder))).dump(tmp_path / 'a.py')
+    model = dict(type='mmfeatdistill.FeatureDistiller', student=student, objectives=dict(a=match('backbone')),
+                 teacher=dict(config=str(tmp_path / 'a.py'), checkpoint=None, **options))
+    shown = preflight(Config(dict(
+        default_scope='mmpretrain', model=model, train_dataloader=loader(folder, *steps),
+        val_dataloader=loader(folder, *steps), val_evaluator=dict(type='Accuracy', topk=(1,)))), 10)
+    return shown, [finding for finding in shown.teachers[0].findings if 'In training its input' in finding.text]
+
+
+def test_the_check_feeds_what_training_feeds(noise, tmp_path):
+    shown, [found] = findings(noise, tmp_path, raw_classifier(), [NORMALIZE])
+    assert found.level == 'ok', found.text
+    assert [row.mean for row in shown.inputs] == ['123.675, 116.28, 103.53'] * 2
+    assert [row.order for row in shown.inputs] == ['RGB', 'RGB'] and shown.inputs[1].converted == 'no'
+
+
+def test_the_check_finds_images_that_the_teacher_was_not_trained_for(noise, tmp_path):
+    """What is stated is wrong: they are normalized."""
+    raw = dict(mean=[0.0], std=[1.0], channel_order='bgr')
+    _, [found] = findings(noise, tmp_path, raw_classifier(), [NORMALIZE], student_input=raw)
+    assert found.level == 'error' and 'model.teacher.student_input=dict(mean' in found.text, found.text

@@ -160,5 +160,5 @@ def test_what_does_not_fit_is_explained_where_it_is_refused(tmp_path):
     model = classifier()
     weights = root.MODELS.build(model).backbone.state_dict()
     torch.save(weights, tmp_path / 'a.pth')
-    with pytest.raises(ConfigError, match="The names begin otherwise: with 'backbone.' in front, .* are not in the file"):
+    with pytest.raises(ConfigError, match="The names begin otherwise: with 'backbone.' in front, .* not in the file"):
         distiller(classifier(), dict(model=model, checkpoint=str(tmp_path / 'a.pth')), dict(a=match('backbone')))
