@@ -99,7 +99,8 @@ def _is_inside(model: nn.Module, name: str, value: Any) -> bool:
     depth = 0
     while depth < len(path) - 1 and path[depth] in module._modules:
         module, depth = module._modules[path[depth]], depth + 1  # type: ignore[assignment]
-    derived = not isinstance(value, Tensor) or not value.is_floating_point() or hasattr(module, path[depth])
+    # Loading hooks may have renamed it, and then its value is not at hand.
+    derived = (isinstance(value, Tensor) and not value.is_floating_point()) or hasattr(module, path[depth])
     has_weights = bool(module._parameters)  # a layer, which what is left over would be a part of
     apart = path[0] == 'data_preprocessor' or any(part.startswith('loss') for part in path)
     return not (derived or apart) and (depth > 1 or (depth == 1 and has_weights and not module._modules))

@@ -96,7 +96,8 @@ class Teacher:
                 loaded = load_config(config)
         checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
         with config_key(key):
-            cfg = student_config(Config(dict(model=model)) if loaded is None else loaded)
+            cfg = Config(dict(model=model)) if loaded is None else loaded
+            cfg = student_config(cfg) if isinstance(cfg.get('model'), Mapping) else cfg
         is_loaded = strict and checkpoint not in (None, 'init_cfg')
         with config_key(key), skip_random_init() if is_loaded else nullcontext():
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))

@@ -15,6 +15,8 @@ from tests.helpers.models import (
     build,
     classification_batch,
     classifier,
+    detection_batch,
+    detector,
     distiller,
     images,
     losses_of,
@@ -247,6 +249,22 @@ class OwnDefaults(nn.Module):
         model = classifier()
         model.data_preprocessor = data_preprocessor
         return build(model)
+
+
+def test_a_semi_supervised_detector_as_teacher():
+    inner = detector()
+    branches = dict(type='mmdet.MultiBranchDataPreprocessor', data_preprocessor=inner.pop('data_preprocessor'))
+    soft = dict(type='mmdet.SoftTeacher', detector=inner, data_preprocessor=branches, semi_train_cfg=dict(),
+                semi_test_cfg=dict(predict_on='teacher'))
+    student = detector()
+    student.data_preprocessor = dict(type='DetDataPreprocessor')
+    model = distiller(student, teacher(soft), dict(a=match(dict(student='neck', teacher='teacher.neck'))))
+    batch = detection_batch()
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    (made,) = model.teachers
+    expected = made.model.data_preprocessor(batch, False)['inputs']
+    torch.testing.assert_close(made.convert(data['inputs'], data['data_samples']), expected, rtol=1e-4, atol=1e-4)
+    assert losses_of(model, detection_batch())['a.loss_0'].isfinite()
 
 
 def test_models_that_take_a_preprocessor_as_a_dict_only():

@@ -213,6 +213,18 @@ def test_names_that_begin_otherwise_are_said_and_not_half_loaded(tmp_path, prepr
         made(classifier(), preprocessor, saved(tmp_path / 'a.pth', dict(state_dict=weights)))
 
 
+def test_what_is_left_over_where_a_loading_hook_renames(tmp_path):
+    """SoftTeacher's hook puts teacher. and student. before the names of a plain detector."""
+    inner = detector()
+    branches = dict(type='mmdet.MultiBranchDataPreprocessor', data_preprocessor=inner.pop('data_preprocessor'))
+    soft = build(dict(type='mmdet.SoftTeacher', detector=inner, data_preprocessor=branches, semi_train_cfg=dict(),
+                      semi_test_cfg=dict(predict_on='teacher')))
+    weights = build(detector()).state_dict()
+    assert load_checkpoint(soft, saved(tmp_path / 'a.pth', weights)).fits
+    report = load_checkpoint(soft, saved(tmp_path / 'b.pth', {**weights, **OFFSETS}))
+    assert report.complete and len(report.inside) == 4
+
+
 # --- a distillation as a teacher ---------------------------------------------------------------
 
 
