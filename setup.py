@@ -11,14 +11,19 @@ VERSION: dict[str, str] = {}
 exec((HERE / 'mmfeatdistill' / 'version.py').read_text(), VERSION)
 
 # Neither family of the MM libraries is a hard requirement: they have the same import names and overwrite each other.
+# The bounds say what may work; the versions that were tested are pinned in requirements/constraints-*.txt.
 EXTRAS = {
-    'maintained': ['torch==2.11.0', 'torchvision==0.26.0', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6',
-                   'onedl-mmdetection==3.5.1', 'onedl-mmsegmentation==1.4.2', 'onedl-mmpretrain==1.3.6'],
-    'original': ['torch==2.1.2', 'torchvision==0.16.2', 'numpy<2', 'opencv-python<4.12', 'mmengine==0.10.7',
-                 'mmcv==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', 'mmpretrain==1.2.0', 'ftfy', 'regex'],
-    'demo': ['scikit-learn', 'matplotlib'],
+    'maintained': ['mmfeatdistill[mminstall]', 'torch>=2.4', 'torchvision>=0.19', 'onedl-mmdetection>=3.5',
+                   'onedl-mmsegmentation>=1.4', 'onedl-mmpretrain>=1.3'],
+    # Under the name by which mim asks the libraries of the maintained family for these two.
+    'mminstall': ['onedl-mmengine>=0.10.8', 'onedl-mmcv>=2.3'],
+    # From 2.6 on, torch does not load the checkpoints of the original libraries. They and torch 2.1 need NumPy 1.
+    'original': ['torch>=2.1,<2.6', 'torchvision>=0.16,<0.21', 'numpy<2', 'opencv-python<4.12', 'mmengine>=0.10',
+                 'mmcv>=2.0,<2.2', 'mmdet>=3.3', 'mmsegmentation>=1.2.2', 'mmpretrain>=1.2', 'ftfy', 'regex'],
+    'demo': ['scikit-learn', 'matplotlib', 'scipy>=1.10'],
     'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
-    'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis'],
+    # setuptools from 70.1 on builds wheels by itself, which the tests of packaging do.
+    'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis', 'setuptools>=70.1'],
     # A new rule of a linter is no reason for the checks to fail.
     'dev': ['mmfeatdistill[test]', 'ruff==0.17.*', 'mypy==2.4.*', 'types-tqdm', 'types-PyYAML'],
 }

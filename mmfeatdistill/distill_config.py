@@ -9,29 +9,73 @@ from mmengine.registry import init_default_scope
 from mmfeatdistill.errors import ConfigError
 
 
+def is_distillation(cfg: Config) -> bool:
+    """Whether the model of a config is a ``FeatureDistiller``, whether or not the config is complete.
+
+    Examples:
+        >>> is_distillation(Config(dict(model=dict(type='mmfeatdistill.FeatureDistiller'))))
+        True
+        >>> is_distillation(Config(dict(model=dict(type='mmdet.RetinaNet'))))
+        False
+    """
+    kind = _model_type(cfg)
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'FeatureDistiller'
+
+
+def check_distillation(cfg: Config) -> None:
+    """Refuses what is no distillation config.
+
+    Raises:
+        ConfigError: Its model is no ``FeatureDistiller``, or one without a student.
+    """
+    file = cfg.filename or 'the config'
+    if not is_distillation(cfg):
+        raise ConfigError(f"model: {file} is no distillation config: expected type='mmfeatdistill.FeatureDistiller', "
+                          f'got {_model_type(cfg)!r:.100}.')
+    if not isinstance(cfg.model.get('student'), Mapping):
+        raise ConfigError(f'model.student: expected a model config, got {cfg.model.get("student")!r:.100} in {file}.')
+
+
 def student_config(cfg: Config) -> Config:
-    """The config of the student alone, from a distillation config; any other config as it is.
+    """The config of the student alone.
 
     Args:
-        cfg (Config): A config with a ``model``.
+        cfg (Config): A distillation config.
 
     Returns:
         Config: The same, with the student as its model; nothing of the distiller or teacher is built.
 
     Raises:
-        ConfigError: The config has no model, or its distiller no student.
+        ConfigError: It is no distillation config.
     """
-    if not isinstance(cfg.get('model'), Mapping):
-        raise ConfigError(f"model: expected a model config with a 'type', got {cfg.get('model')!r:.100} in "
-                          f'{cfg.filename or "the config"}.')
-    kind = cfg.model.get('type')
-    if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'FeatureDistiller':
-        if not isinstance(cfg.model.get('student'), Mapping):
-            raise ConfigError(f'model.student: expected a model config, got {cfg.model.get("student")!r:.100} in '
-                              f'{cfg.filename or "the config"}.')
-        cfg = cfg.copy()
-        cfg.model = cfg.model.student
+    check_distillation(cfg)
+    cfg = cfg.copy()
+    cfg.model = cfg.model.student
     return cfg
+
+
+def network_config(cfg: Config) -> Config:
+    """The config of a network that is meant by any config: a distillation stands for its student.
+
+    Args:
+        cfg (Config): Any.
+
+    Returns:
+        Config: The same, or with the student as its model.
+
+    Raises:
+        ConfigError: It is a distillation config without a student.
+
+    Examples:
+        >>> network_config(Config(dict(model=dict(type='FeatureDistiller', student=dict(type='RetinaNet'))))).model.type
+        'RetinaNet'
+    """
+    return student_config(cfg) if is_distillation(cfg) else cfg
+
+
+def _model_type(cfg: Config) -> Any:
+    model = cfg.get('model')
+    return model.get('type') if isinstance(model, Mapping) else model
 
 
 def teacher_options(cfg: Any) -> dict[str, Any]:

@@ -4,6 +4,8 @@ A Python block that cannot run says so in a comment before it: ``<!-- not run: w
 """
 import argparse
 import functools
+import importlib
+import importlib.util
 import os
 import re
 import shlex
@@ -28,7 +30,7 @@ IDS = list(map(str, PAGES))
 OWN = re.compile(r'(^|/)my|[<>]')
 PATH = re.compile(r'(?<![\w/.:-])(?:configs|docs|mmfeatdistill|tests|tools)/[\w./*<>+-]*\w')
 NEEDS = "the documentation needs pip install '.[docs]'"
-OTHER_COMMANDS = {'bash', 'csCreateTrainIdLabelImgs', 'source'}
+OTHER_COMMANDS = {'bash', 'csCreateTrainIdLabelImgs', 'mim', 'source'}
 
 
 class Block(NamedTuple):
@@ -128,11 +130,13 @@ def parse(monkeypatch, capsys):
         raise Parsed(original(parser, args, namespace))
 
     def run(tool: str, *words: str) -> None:
+        if tool == '-m':
+            tool, *words = words
         monkeypatch.setattr(sys, 'argv', [tool, *words])
         with monkeypatch.context() as context:
             context.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
             try:
-                script(tool).main()
+                (script(tool) if tool.endswith('.py') else importlib.import_module(f'{tool}.__main__')).main()
             except Parsed:
                 return
             except SystemExit:
@@ -143,7 +147,11 @@ def parse(monkeypatch, capsys):
 
 def run_command(words: list[str], parse) -> None:
     command, *rest = words
-    if command == 'python':
+    if command == 'python' and rest[0] == '-c':
+        compile(rest[1], 'a command', 'exec')
+    elif command == 'python' and rest[0] == '-m':
+        assert importlib.util.find_spec(rest[1]), words
+    elif command == 'python':
         for path in filter(re.compile(r'configs/[^<>]*\.py$').match, rest):
             assert OWN.search(path) or any(ROOT.glob(path)), path
         parse(*rest)
@@ -170,7 +178,8 @@ def test_commands(page, parse):
 
 @pytest.mark.parametrize('words', [
     ['python', 'tools/train.py', 'config.py', '--epochs', '3'], ['python', 'tools/publish.py'], ['make', 'tset'],
-    ['pip', 'install', '.[everything]'], ['tools/dist_train.sh', '8', 'config.py'], ['pyhton', 'tools/train.py']])
+    ['pip', 'install', '.[everything]'], ['tools/dist_train.sh', '8', 'config.py'], ['pyhton', 'tools/train.py'],
+    ['python', '-m', 'mmfeatdistill.no_such_module']])
 def test_a_wrong_command_is_found(words, parse):
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         run_command(words, parse)

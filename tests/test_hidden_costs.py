@@ -151,10 +151,9 @@ def distiller_of(path: str) -> tuple[Any, dict]:
     model.init_weights()
     batch = random_batch(cfg, 2, 96, 96)
     data = model.data_preprocessor(copy.deepcopy(batch), True)
-    wanting = [name for name, objective in model.objectives.items() if objective.images_wanted]
-    model.observe(data['inputs'], data['data_samples'], wanting)
-    for name in wanting:
-        model.objectives[name].conclude()
+    wanting = model.images_wanted()
+    model.update_statistics(data['inputs'], data['data_samples'], wanting)
+    model.finish_statistics(wanting)
     return model.train(), batch
 
 

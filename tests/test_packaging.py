@@ -1,6 +1,7 @@
 """What an installation holds: the package, and under .mim the configs and tools that mim and mmengine look for."""
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmengine.hub import get_config
+from packaging.requirements import Requirement
 
 from mmfeatdistill.zoo import packages
 from mmfeatdistill.zoo.configs import load_config
@@ -25,7 +27,7 @@ def tree(tmp_path):
     """The source tree, without what git ignores."""
     copy = tmp_path / 'source'
     copy.mkdir()
-    for name in ('mmfeatdistill', 'configs', 'tools'):
+    for name in ('mmfeatdistill', 'configs', 'requirements', 'tools'):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns('__pycache__', '.mim'))
     for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, copy)
@@ -70,6 +72,7 @@ def test_a_source_distribution_can_build_the_same(tree):
     setup(tree, 'sdist')
     with tarfile.open(next((tree / 'dist').glob('*.tar.gz'))) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
+    assert 'requirements/constraints-maintained.txt' in names
     assert shipped(tree) <= names and not any('.mim' in name or 'pycache' in name for name in names)
 
 
@@ -116,13 +119,73 @@ def test_mmengine_finds_the_folder_of_the_package_itself():
     assert is_installed(name) and Path(get_installed_path(name)) == ROOT / 'mmfeatdistill'
 
 
-def test_the_same_versions_everywhere():
-    """What is installed before mmcv is built has to be what the extras ask for then, and what the page says."""
-    def pins(file: str) -> set[str]:
-        return set(re.findall(r'\b[\w-]+==[\d.]*\d', (ROOT / file).read_text()))
+FAMILIES = {'maintained': 'maintained', 'compiled': 'maintained', 'original': 'original'}
+"""The extra that belongs to each file of constraints."""
 
-    extras = {pin for pin in pins('setup.py') if re.match(r'torch|onedl-|mm', pin)}
-    first = {pin for pin in pins('Makefile') if not pin.startswith('opencv')}
-    assert len(extras) == 14 and len(first) == 6
-    assert first <= extras
-    assert extras <= pins('docs/packages.md')
+
+@pytest.fixture(scope='module')
+def extras() -> dict[str, list[Requirement]]:
+    """The extras of setup.py, with those that they name."""
+    given: dict[str, list[str]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr('setuptools.setup', lambda **keywords: given.update(keywords['extras_require']))
+        runpy.run_path('setup.py')
+
+    def resolved(name: str) -> list[Requirement]:
+        requirements = [Requirement(line) for line in given[name]]
+        return [requirement for requirement in requirements if requirement.name != 'mmfeatdistill'] + [
+            further for requirement in requirements if requirement.name == 'mmfeatdistill'
+            for extra in requirement.extras for further in resolved(extra)]
+    return {name: resolved(name) for name in given}
+
+
+def constraints(family: str) -> dict[str, Requirement]:
+    lines = (ROOT / 'requirements' / f'constraints-{family}.txt').read_text().splitlines()
+    return {requirement.name: requirement for requirement in map(Requirement, filter(re.compile(r'\w').match, lines))}
+
+
+def pins(family: str) -> dict[str, str]:
+    """What is pinned to one version."""
+    return {name: str(requirement.specifier).removeprefix('==') for name, requirement in constraints(family).items()
+            if str(requirement.specifier).startswith('==')}
+
+
+@pytest.mark.parametrize('extra', ['maintained', 'mminstall', 'original'])
+def test_an_installation_may_have_newer_libraries(extras, extra):
+    """Bounds, and no pins, which would take an environment that works apart."""
+    for requirement in extras[extra]:
+        operators = {specifier.operator for specifier in requirement.specifier}
+        assert operators <= {'>=', '<'}, requirement
+        if re.match('torch|onedl|mm', requirement.name):
+            assert '>=' in operators, requirement
+
+
+@pytest.mark.parametrize('family, extra', FAMILIES.items())
+def test_the_tested_versions_are_within_the_bounds(extras, family, extra):
+    tested = pins(family)
+    libraries = {requirement.name: requirement.specifier for requirement in extras[extra]
+                 if re.match('torch|onedl|mm', requirement.name)}
+    assert len(libraries) == 7 and libraries.keys() <= tested.keys()
+    for name, specifier in libraries.items():
+        assert tested[name] in specifier, name
+    assert tested['opencv-python'] == tested['opencv-python-headless'], 'they overwrite each other'
+
+
+def test_mim_finds_what_it_installs_beforehand(extras):
+    """mim asks for this extra; neither family is required otherwise."""
+    assert {requirement.name for requirement in extras['mminstall']} == {'onedl-mmengine', 'onedl-mmcv'}
+
+
+def test_the_documented_versions_are_the_tested_ones():
+    rows = [[cell.strip() for cell in line.strip('|').split('|')]
+            for line in (ROOT / 'docs' / 'packages.md').read_text().splitlines() if line.startswith('|')]
+    header = next(row for row in rows if row[1:] == list(FAMILIES))
+    written = {family: {name: version for row in rows[rows.index(header):]
+                        for name, version in re.findall(r'`([\w-]+)==([\d.]+)`',
+                                                        row[header.index(family)] if len(row) == len(header) else '')}
+               for family in FAMILIES}
+    for family in FAMILIES:
+        tested = pins(family)
+        del tested['opencv-python']  # is taken away again
+        assert written[family] == tested

@@ -185,10 +185,9 @@ def check_training(kind, objective):
     try:
         model = FeatureDistiller(make(), teacher(make(16)), dict(o=objective)).train()
         data = model.data_preprocessor(batch(), training=True)
-        wanting = [name for name, found in model.objectives.items() if found.images_wanted]
-        model.observe(data['inputs'], data['data_samples'], wanting)
-        for name in wanting:
-            model.objectives[name].conclude()
+        wanting = model.images_wanted()
+        model.update_statistics(data['inputs'], data['data_samples'], wanting)
+        model.finish_statistics(wanting)
         logged = losses_of(model, batch())
     except ConfigError as error:
         clear(error)

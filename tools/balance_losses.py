@@ -8,14 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mmfeatdistill.checks.loss_balance import LossMeasurement, Suggestion, measure_losses, suggest_weights
-from mmfeatdistill.distill_config import student_config
-from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
+from mmfeatdistill.engine.command_line import add_cfg_options, at_least, load_distillation
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -33,14 +32,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
                         help='of training; the second half is measured (default: %(default)s)')
     parser.add_argument('--ratio', type=float, default=1.0,
                         help="the loss of each objective over the student's own loss (default: %(default)s)")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings of the config')
+    add_cfg_options(parser, 'override settings of the config')
     args = parser.parse_args(arguments)
     if not 0 < args.ratio < math.inf:
         parser.error('--ratio: expected a positive number')
-    cfg = load_with_options(args.config, args.cfg_options)
-    if student_config(cfg) is cfg:
-        parser.error(f'{args.config} is no distillation config: there is nothing to weigh')
+    cfg = load_distillation(args.config, args.cfg_options)
     measured = measure_losses(cfg, args.iterations)
     suggestions = suggest_weights(cfg, measured, args.ratio)
     show(cfg, measured, suggestions, args)

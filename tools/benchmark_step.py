@@ -8,23 +8,25 @@ import copy
 import json
 import logging
 import os.path as osp
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
 from mmfeatdistill.atomic_files import atomic_write
-from mmfeatdistill.distill_config import student_config, with_teacher_options
-from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
+from mmfeatdistill.distill_config import with_teacher_options
+from mmfeatdistill.engine.command_line import add_cfg_options, at_least, load_distillation
 from mmfeatdistill.step_costs.build_time import measure_build
 from mmfeatdistill.step_costs.figure import step_figure
 from mmfeatdistill.step_costs.measure import StepCosts, measure_step
 from mmfeatdistill.step_costs.random_batch import random_batch
 from mmfeatdistill.step_costs.report import step_report
+from mmfeatdistill.teacher.initialization import without_pretrained
 from mmfeatdistill.zoo.packages import versions
 
 LABELS = dict(student='student step alone', teacher='teacher to its last tap',
@@ -46,8 +48,7 @@ def main() -> None:
     parser.add_argument('--teachers', type=at_least(1), metavar='COUNT',
                         help='so many teachers, each like that of the config')
     parser.add_argument('--build', action='store_true', help='also measure what building the distiller costs')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings, such as model.teacher.checkpoint=None')
+    add_cfg_options(parser, 'override settings, such as model.teacher.checkpoint=None')
     parser.add_argument('--json', metavar='FILE', help='also write the figures to a file, next to those that are in it')
     parser.add_argument('--plot', metavar='FILE', help='also draw all in the file of --json that have one teacher')
     parser.add_argument('--report', metavar='FILE', help='also write a page on them, with the picture of --plot')
@@ -68,7 +69,7 @@ def main() -> None:
         show(path, costs, args)
         if build:
             print(f'building the distiller / building student and teacher: {build["ratio"]:.3f}')
-        found[name_of(path, args)] = costs._asdict() | dict(build=build) | circumstances(path, args)
+        found[name_of(path, args)] = asdict(costs) | dict(build=build) | circumstances(path, args)
         if args.json:
             atomic_write(args.json, json.dumps(found, indent=2))
     if args.plot:
@@ -81,9 +82,7 @@ def main() -> None:
 
 def configured(path: str, args: argparse.Namespace) -> Config:
     """A config with the options of the command; for random images, without anything to download."""
-    cfg = load_with_options(path, None)
-    if student_config(cfg) is cfg:
-        raise SystemExit(f'{path} is no distillation config: there is no distilled step to time.')
+    cfg = load_distillation(path, None)
     if args.images:
         cfg.model.student = without_weights(cfg.model.student.to_dict())
         cfg.model.teacher = with_teacher_options(cfg.model.teacher, checkpoint=None)
@@ -100,9 +99,10 @@ def without_weights(model: Any) -> Any:
         return type(model)(map(without_weights, model))
     if not isinstance(model, dict):
         return model
-    kept = {key: without_weights(value) for key, value in model.items()
-            if key != 'pretrained' and not (key == 'init_cfg' and dict(value or {}).get('type') == 'Pretrained')}
-    return kept
+    kept = {key: without_weights(value) for key, value in model.items() if key not in ('pretrained', 'init_cfg')}
+    init_cfg = without_pretrained(model.get('init_cfg'))
+    # Left out rather than None, so that a part that loads nothing is initialized as its class does by default.
+    return kept if init_cfg is None else dict(kept, init_cfg=init_cfg)
 
 
 def name_of(path: str, args: argparse.Namespace) -> str:
@@ -123,12 +123,12 @@ def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
     for name, share in costs.operators.items():
         operators.add_row(name, f'{share:.1%}')
     Console().print(table, operators)
-    ratios = (f'{ratio:.3f} ({low:.3f} to {high:.3f})' for ratio, (low, high) in (
-        (costs.ratio, costs.ratio_between), (costs.plain_ratio, costs.plain_ratio_between)))
+    ratios = (f'{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})' for ratio in (costs.ratio, costs.plain_ratio))
     print('distilled step / sum of the three parts: {}; / student and plain teacher: {}'.format(*ratios))
+    memory = costs.memory_mib
     print(f'median of {costs.rounds} rounds, {args.device}, torch {torch.__version__}, '
           f'{torch.get_num_threads()} thread(s)\n'
-          f'memory at the peak / the least that it could be: {costs.memory_ratio:.3f}')
+          f'memory at the peak / the least that it could be: {memory["distilled"] / memory["floor"]:.3f}')
     if costs.difference:
         print(f'the accelerated teacher differs by {costs.difference:.1e} of its largest feature')
 

@@ -8,15 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mmfeatdistill.checks.preflight import Preflight, preflight
-from mmfeatdistill.distill_config import student_config
-from mmfeatdistill.engine.command_line import at_least, key_value, load_with_options
+from mmfeatdistill.engine.command_line import add_cfg_options, at_least, load_distillation
 from mmfeatdistill.errors import ConfigError
 
 MARKS = dict(ok='[green]ok[/]', note='[yellow]note[/]', chance='[red]fails[/]', error='[red]fails[/]')
@@ -35,14 +33,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument('config', help='a distillation config')
     parser.add_argument('--images', type=at_least(10), default=200,
                         help='validation images to evaluate on; more show smaller differences (default: %(default)s)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings, such as model.teacher.checkpoint=teacher.pth')
+    add_cfg_options(parser, 'override settings, such as model.teacher.checkpoint=teacher.pth')
     args = parser.parse_args(arguments)
     MMLogger.get_instance('check_teacher', log_level=logging.ERROR)
     console = Console(width=None if Console().is_terminal else 200)
-    cfg = load_with_options(args.config, args.cfg_options)
-    if student_config(cfg) is cfg:
-        parser.error(f'{args.config} is no distillation config: it has no teacher')
+    cfg = load_distillation(args.config, args.cfg_options)
     try:
         shown = preflight(cfg, args.images)
     except ConfigError as error:

@@ -16,12 +16,11 @@ from datetime import date
 from glob import glob
 from typing import Any, Optional
 
-from mmengine.config import DictAction
-
 from mmfeatdistill.atomic_files import atomic_write
-from mmfeatdistill.engine.command_line import at_least, key_value
+from mmfeatdistill.distill_config import is_distillation
+from mmfeatdistill.engine.command_line import add_cfg_options, at_least
 from mmfeatdistill.errors import config_key
-from mmfeatdistill.experiments.comparison import Comparison, compare, is_distillation
+from mmfeatdistill.experiments.comparison import Comparison, compare
 from mmfeatdistill.experiments.comparison_figure import comparison_figure
 from mmfeatdistill.experiments.experiment import Experiment
 from mmfeatdistill.experiments.progress import ProgressBar
@@ -30,6 +29,7 @@ from mmfeatdistill.experiments.report_formats import csv_text, json_text, markdo
 from mmfeatdistill.experiments.scheduler import ExperimentsFailed, default_jobs, run_experiments, with_needs
 from mmfeatdistill.experiments.slurm import submission_script
 from mmfeatdistill.experiments.step_timing import time_steps
+from mmfeatdistill.zoo.configs import load_config
 from mmfeatdistill.zoo.packages import versions
 
 
@@ -84,8 +84,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                       help='train nothing; print a script that submits what is not finished')
     kind.add_argument('--only', metavar='seed_N/NAME',
                       help='run the training of this folder of --out and no other, without a report')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings of all configs, teachers included')
+    add_cfg_options(parser, 'override settings of all configs, teachers included')
     return parser.parse_args(arguments)
 
 
@@ -93,7 +92,7 @@ def distillations(patterns: Sequence[str]) -> list[str]:
     """The distillation configs among some files."""
     files = dict.fromkeys(osp.relpath(file) for pattern in patterns for file in sorted(glob(pattern)) or [pattern])
     with config_key('configs'):
-        chosen = [file for file in files if is_distillation(file)]
+        chosen = [file for file in files if is_distillation(load_config(file))]
     for file in files:
         if file not in chosen:
             print(f'{file}: no distillation config, skipped.', file=sys.stderr)

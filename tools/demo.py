@@ -1,8 +1,9 @@
 """The demo: trains a teacher, a student alone and the same student distilled, in four tasks, and compares them.
 
-Everything it leaves is below ``work_dirs/demo/seed_<seed>``: the table (``summary.md``, ``summary.json``; of a single
-task, in that task's folder), the pictures, and all checkpoints and logs. It can be killed at any time; started again
-it goes on.
+Classification comes first, and each task is compared as soon as its three trainings are finished. Everything it
+leaves is below ``work_dirs/demo/seed_<seed>``: the table (``summary.md``, ``summary.json``) and the pictures, of each
+task in its folder and of all four beside them, and all checkpoints and logs. It can be killed at any time; started
+again it goes on.
 """
 import argparse
 import json
@@ -10,6 +11,7 @@ import os
 import os.path as osp
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from functools import partial
@@ -25,6 +27,8 @@ from mmfeatdistill.experiments.report import scale_of
 from mmfeatdistill.experiments.scheduler import default_jobs, run_experiments
 from mmfeatdistill.experiments.snapshots import save_snapshots
 from mmfeatdistill.zoo.packages import versions
+
+Results = dict[Experiment, Result]
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 TITLES = {'teacher': 'teacher', 'student': 'student alone', 'distilled': 'student distilled'}
@@ -71,22 +75,18 @@ def main() -> None:
     os.chdir(ROOT)
     names = list(TASKS) if args.task == 'all' else [args.task]
     folder = osp.join('work_dirs', 'demo', f'seed_{args.seed}')
-    out = folder if args.task == 'all' else osp.join(folder, args.task)
     make_data(names)
     comparisons = dict(zip(names, compare([osp.join('configs', 'channel_mlp', TASKS[name].config) for name in names],
                                           [args.seed], osp.dirname(folder))))
-    results = train_all(comparisons, args.jobs)
-    for name in names:
+
+    def report(name: str, results: Results) -> str:
         draw(comparisons[name], osp.join(folder, name))
-    training_curves({TASKS[name].title: {TITLES['student']: comparison.student.work_dir,
-                                         TITLES['distilled']: comparison.distilled.work_dir}
-                     for name, comparison in comparisons.items()}, osp.join(out, 'curves.png'))
-    table = summary(comparisons, results, args)
-    atomic_write(osp.join(out, 'summary.md'), table)
-    atomic_write(osp.join(out, 'summary.json'), json.dumps(
-        {name: {role: asdict(results[experiment]) for role, experiment in roles(comparison).items()}
-         for name, comparison in comparisons.items()}, indent=2))
-    print(f'\n{table}\nTable and pictures: {out}; checkpoints and logs: {folder}')
+        return save_report({name: comparisons[name]}, results, osp.join(folder, name), args)
+
+    results = train_all(comparisons, args.jobs, report)
+    if len(names) > 1:
+        print(f'\n{save_report(comparisons, results, folder, args)}')
+    print(f'Checkpoints and logs: {folder}')
 
 
 def make_data(names: list[str]) -> None:
@@ -103,19 +103,50 @@ def roles(comparison: Comparison) -> dict[str, Experiment]:
     return dict(teacher=teacher, student=comparison.student, distilled=comparison.distilled)
 
 
-def train_all(comparisons: dict[str, Comparison], jobs: int) -> dict[Experiment, Result]:
-    """Trains or continues everything, and draws what the trained networks see."""
+def train_all(comparisons: dict[str, Comparison], jobs: int, report: Callable[[str, Results], str]) -> Results:
+    """Trains or continues everything, and draws what the trained networks see.
+
+    Args:
+        comparisons (dict[str, Comparison]): By task.
+        jobs (int): Trainings side by side.
+        report (Callable): Called with a task and the results as soon as its trainings are finished; what it returns
+            is printed.
+
+    Returns:
+        dict[Experiment, Result]: Of all of them.
+    """
     for name, comparison in comparisons.items():
         for experiment in roles(comparison).values():
             experiment.inspect = partial(save_snapshots, tap=TASKS[name].tap, folder=snapshots(experiment))
-    # What others wait for comes first, so that none trains alone in the end.
-    experiments = [roles(comparison)[role] for role in ('teacher', 'distilled', 'student')
-                   for comparison in comparisons.values()]
+    experiments = in_order(comparisons)
     bar = ProgressBar(experiments)
+    results: Results = {}
+    unreported = list(comparisons)
+
+    def finished(experiment: Experiment, result: Result) -> None:
+        results[experiment] = result
+        bar.finished(experiment, result)
+        for name in list(unreported):
+            if results.keys() >= set(roles(comparisons[name]).values()):
+                unreported.remove(name)
+                bar.write(f'\n{report(name, results)}')
+
+    bar.write(f'Training {len(experiments)} networks, {jobs} side by side: a teacher, a student alone and a student '
+              f'distilled for each of: {", ".join(comparisons)}. What is finished is not trained again.')
     try:
-        return run_experiments(experiments, jobs, on_progress=bar.progressed, on_result=bar.finished)
+        return run_experiments(experiments, jobs, on_progress=bar.progressed, on_result=finished)
     finally:
         bar.close()
+
+
+def in_order(comparisons: dict[str, Comparison]) -> list[Experiment]:
+    """The first task before the others, whose trainings meanwhile take the places that are free.
+
+    Of the others, what is waited for comes first, so that none trains alone in the end.
+    """
+    first, *others = (roles(comparison) for comparison in comparisons.values())
+    return [first[role] for role in TITLES] + [task[role] for role in ('teacher', 'distilled', 'student')
+                                               for task in others]
 
 
 def snapshots(experiment: Experiment) -> str:
@@ -133,7 +164,23 @@ def draw(comparison: Comparison, folder: str) -> None:
         image_grid(rows, ['image', *TITLES.values()], osp.join(folder, f'{kind}s.png'))
 
 
-def summary(comparisons: dict[str, Comparison], results: dict[Experiment, Result], args: argparse.Namespace) -> str:
+def save_report(comparisons: dict[str, Comparison], results: Results, folder: str,
+                args: argparse.Namespace) -> str:
+    """Saves the table and the curves of some tasks, and returns what there is to say about them."""
+    os.makedirs(folder, exist_ok=True)
+    training_curves({TASKS[name].title: {TITLES['student']: comparison.student.work_dir,
+                                         TITLES['distilled']: comparison.distilled.work_dir}
+                     for name, comparison in comparisons.items()}, osp.join(folder, 'curves.png'))
+    table = summary(comparisons, results, args)
+    atomic_write(osp.join(folder, 'summary.md'), table)
+    atomic_write(osp.join(folder, 'summary.json'), json.dumps(
+        {name: {role: asdict(results[experiment]) for role, experiment in roles(comparison).items()}
+         for name, comparison in comparisons.items()}, indent=2))
+    pictures = ', '.join(sorted(file for file in os.listdir(folder) if file.endswith('.png')))
+    return f'{table}\nTable and pictures ({pictures}): {folder}\n'
+
+
+def summary(comparisons: dict[str, Comparison], results: Results, args: argparse.Namespace) -> str:
     """The table, in Markdown."""
     lines = ['| task | metric | teacher | student alone | student distilled | gain | gap closed | s/iter alone | '
              's/iter distilled | memory alone | memory distilled |', '|' + ' --- |' * 11]

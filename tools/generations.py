@@ -10,10 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from mmengine.config import DictAction
-
 from mmfeatdistill.atomic_files import atomic_write
-from mmfeatdistill.engine.command_line import at_least, key_value
+from mmfeatdistill.engine.command_line import add_cfg_options, at_least
 from mmfeatdistill.experiments.experiment import Experiment, Result
 from mmfeatdistill.experiments.generations import Chain, finished_generations, generations_table, plan_generations
 from mmfeatdistill.experiments.progress import ProgressBar
@@ -37,8 +35,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument('--out', help='folder of all results; default: work_dirs/generations/<config name>')
     parser.add_argument('--first', metavar='CHECKPOINT', help='the first teacher; default: the student, trained alone')
     parser.add_argument('--threads', type=at_least(1), default=1, help='torch threads (default: 1)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings of the config')
+    add_cfg_options(parser, 'override settings of the config')
     args = parser.parse_args(arguments)
     name = osp.splitext(osp.basename(args.config))[0]
     out = args.out or osp.join('work_dirs', 'generations', name)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.distill_config import is_distillation, student_config
 from mmfeatdistill.engine.command_line import at_least, load_with_options
 from mmfeatdistill.errors import config_key, did_you_mean
 from mmfeatdistill.taps.dry_run import probe_all
@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument('--depth', type=at_least(1), help="only names of at most so many parts ('neck' has one)")
     args = parser.parse_args()
     MMLogger.get_instance('list_taps', log_level=logging.ERROR)
-    cfg = student_config(load_with_options(args.config, None))
+    cfg = load_with_options(args.config, None)
+    if is_distillation(cfg):
+        cfg = student_config(cfg)
     with config_key('model'):
         model = build_model(cfg)
     names = [name for name, _ in model.named_modules() if name]

@@ -1,11 +1,10 @@
 """Tests a checkpoint with the student's own config; a distillation config is reduced to its student."""
 from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.distill_config import is_distillation, student_config
 from mmfeatdistill.engine.command_line import configure, run_arguments
+from mmfeatdistill.zoo.configs import build_runner
 
 
 @record  # under torchrun, the report of a job that fails ends with the error of the process that failed first
@@ -15,9 +14,11 @@ def main() -> None:
     parser.add_argument('checkpoint', help='the file to test')
     parser.add_argument('--out', metavar='FILE.pkl', help='also save the predictions')
     args = parser.parse_args()
-    cfg = student_config(configure(args))
+    cfg = configure(args)
+    if is_distillation(cfg):
+        cfg = student_config(cfg)
     cfg.load_from = args.checkpoint
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     runner.test()

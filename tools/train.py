@@ -1,9 +1,8 @@
 """Trains any MM model, distilled or not, of any task."""
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmfeatdistill.engine.command_line import at_least, configure_training, run_arguments
+from mmfeatdistill.zoo.configs import build_runner
 
 
 @record  # under torchrun, the report of a job that fails ends with the error of the process that failed first
@@ -18,9 +17,7 @@ def main() -> None:
     parser.add_argument('--check-teacher', nargs='?', type=at_least(10), const=200, metavar='IMAGES',
                         help='first evaluate the teacher on so many validation images (default: 200), and do not start '
                              'with one at chance level')
-    cfg = configure_training(parser.parse_args())
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
+    build_runner(configure_training(parser.parse_args())).train()
 
 
 if __name__ == '__main__':

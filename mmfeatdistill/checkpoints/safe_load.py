@@ -26,17 +26,6 @@ _PUBLISHED = re.compile(r'.*-(?!20\d{6}\.)([0-9a-f]{8})\.pth')
 _OF_A_TRAINING = re.compile(r'.*(epoch|iter)_\d+-[0-9a-f]{8}\.pth')
 """How mmengine's CheckpointHook names files with ``published_keys``: its digits are not those of the file."""
 
-_FOREIGN = {
-    b'<': 'it is a web page; perhaps the address has moved, or asks to log in',
-    b'version https://git-lfs': "it is only Git LFS's pointer to a file; fetch that by 'git lfs pull'",
-    b'\xff\xd8\xff': 'it is a JPEG picture',
-    b'\x89PNG': 'it is a PNG picture',
-    b'\x89HDF': 'it is an HDF5 file, as Keras writes them',
-    b'\x93NUMPY': 'it is an array of NumPy',
-    b'\x1f\x8b': 'it is compressed by gzip; unpack it',
-}
-"""By the first bytes."""
-
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint, is broken, or is not the one that was published under its name."""
@@ -190,8 +179,11 @@ def reading_safely(weights_only: bool = True, source: Optional[str] = None) -> I
 
 def _check_content(file: IO[bytes], source: str, path: Optional[str]) -> None:
     """Refuses what torch.save has not written, and what is not the file of its name."""
-    if problem := _foreign(file, path or source):
-        raise _broken(source, problem)
+    if not _is_checkpoint(file):
+        file.seek(0)
+        head, size = file.read(16), file.seek(0, os.SEEK_END)
+        raise _broken(source, f'expected a complete file that torch.save has written, found {size} bytes that begin '
+                      f'with {head!r}. Download or copy it again, or save the weights in it by torch.save.')
     name = osp.basename(path or source)
     published = _PUBLISHED.fullmatch(name)
     if published is None or _OF_A_TRAINING.fullmatch(name):
@@ -205,33 +197,18 @@ def _check_content(file: IO[bytes], source: str, path: Optional[str]) -> None:
             f'want, give the path of a copy whose name does not end in -{published[1]}.')
 
 
-def _foreign(file: IO[bytes], name: str) -> str:
-    """What a file is in place of a checkpoint; empty for a checkpoint."""
+def _is_checkpoint(file: IO[bytes]) -> bool:
+    """Whether a file is what torch.save writes: a zip archive around a pickle, or in older files the pickle alone."""
     file.seek(0)
-    head = file.read(512)
-    again = 'copy or download it again'
-    if not head:
-        return f'the file is empty; {again}.'
-    if head.startswith(b'PK\x03\x04'):
-        try:
-            names = zipfile.ZipFile(file).namelist()
-        except zipfile.BadZipFile:
-            return f'it was truncated; {again}.'
-        if any(osp.basename(name) == 'constants.pkl' for name in names):
-            return 'it is a TorchScript program; give the checkpoint that it was made from.'
-        if not any(osp.basename(name) == 'data.pkl' for name in names):
-            return f'it is a zip archive of something else ({", ".join(names[:3])}).'
-        return ''
-    if head[8:9] == b'{':
-        return "it is a safetensors file; convert it: torch.save(safetensors.torch.load_file(FILE), 'weights.pth')."
-    for start, meaning in _FOREIGN.items():
-        if head.lstrip().startswith(start):
-            return f'{meaning}.'
-    if name.endswith('.onnx'):
-        return 'it is an ONNX graph; give the checkpoint that it was made from.'
-    if _TORCH_MAGIC not in head[:32]:
-        return f'it is nothing that torch.save has written; it begins with {head[:8]!r}.'
-    return ''
+    head = file.read(32)
+    if not head.startswith(b'PK\x03\x04'):
+        return _TORCH_MAGIC in head
+    try:
+        names = {osp.basename(name) for name in zipfile.ZipFile(file).namelist()}
+    except zipfile.BadZipFile:  # its end is missing
+        return False
+    # A TorchScript program has constants too; torch would run it.
+    return 'data.pkl' in names and 'constants.pkl' not in names
 
 
 def _sha256(file: IO[bytes]) -> str:

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple, Optional
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmfeatdistill.distill_config import check_distillation
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives.logged import task_loss
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.zoo.configs import build_runner
 
 _GRADIENT_STEPS = 3
 """Iterations in which gradients are compared; each costs a pass and one backward for every objective."""
@@ -95,6 +95,7 @@ def measure_losses(cfg: Config, iterations: int = 50) -> LossMeasurement:
     Raises:
         ConfigError: It is no distillation, or the training ends before.
     """
+    check_distillation(cfg)
     cfg = copy.deepcopy(cfg)
     for part in ('cfg', 'dataloader', 'evaluator'):
         cfg[f'val_{part}'] = cfg[f'test_{part}'] = None
@@ -107,10 +108,7 @@ def measure_losses(cfg: Config, iterations: int = 50) -> LossMeasurement:
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         # mmengine hands out visualizers by this name, also one that writes where another training was.
         cfg.experiment_name = osp.basename(cfg.work_dir)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        if not isinstance(runner.model, FeatureDistiller):
-            raise ConfigError('model: expected a distillation config, whose model is a mmfeatdistill.FeatureDistiller; '
-                              f'got a {type(runner.model).__name__}.')
+        runner = build_runner(cfg)
         # After hooks that set the factors of schedules, before those that change what is logged.
         runner.register_hook(meter, priority='LOWEST')
         try:

@@ -12,11 +12,12 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmfeatdistill.checks.teacher_check import TeacherCheck, check_teachers
-from mmfeatdistill.distill_config import student_config, teacher_options, with_teacher_options
+from mmfeatdistill.distill_config import check_distillation, network_config, teacher_options, with_teacher_options
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives import Objective
+from mmfeatdistill.objectives.pairs import match_features
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.feature_map import as_map, same_size
 from mmfeatdistill.taps.isolation import eval_isolated
@@ -96,6 +97,7 @@ def preflight(cfg: Config, images: int = 200) -> Preflight:
     Raises:
         ConfigError: The distiller cannot be built, for another reason; says the numbers of classes if they differ.
     """
+    check_distillation(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     distiller = _build(cfg).to(get_device())
     checks = check_teachers(distiller, cfg, images)
@@ -113,7 +115,7 @@ def _build(cfg: Config) -> FeatureDistiller:
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     try:
-        distiller = root.MODELS.build(model)
+        return root.MODELS.build(model)
     except ConfigError as error:
         counts = list(_class_counts(cfg)) if 'model.objectives' in str(error) else []
         if len({count for _, count in counts}) < 2:
@@ -121,10 +123,6 @@ def _build(cfg: Config) -> FeatureDistiller:
         listed = ', '.join(f'{network} {count}' for network, count in counts)
         raise ConfigError(f'{error} The numbers of classes differ ({listed}): features can be matched all the same, '
                           'logits cannot.') from error
-    if not isinstance(distiller, FeatureDistiller):
-        raise ConfigError(f"model: expected a distillation config, whose model is a 'mmfeatdistill.FeatureDistiller', "
-                          f'got a {type(distiller).__name__}.')
-    return distiller
 
 
 def _class_counts(cfg: Config) -> Iterator[tuple[str, Optional[int]]]:
@@ -132,7 +130,7 @@ def _class_counts(cfg: Config) -> Iterator[tuple[str, Optional[int]]]:
     yield 'student', num_classes(build_model(Config(dict(cfg, model=cfg.model.student))))
     for options in teacher_options(cfg.model.teacher).values():
         own = load_config(options['config']) if 'config' in options else Config(dict(cfg, model=options['model']))
-        yield 'teacher', num_classes(build_model(student_config(own)))
+        yield 'teacher', num_classes(build_model(network_config(own)))
 
 
 def _input_row(network: str, model: nn.Module, space: InputSpace, converted: str) -> InputRow:
@@ -156,18 +154,18 @@ def _read(model: nn.Module, taps: list[str], owner: str) -> TappedPass:
 
 
 def _tap_rows_of(name: str, objective: Objective, student: TappedPass, teachers: list[TappedPass]) -> Iterator[TapRow]:
+    # What is not read of the network, such as what its box head makes of proposals, has no shape before training.
+    taps = [pair for pair in objective.taps if all(pair.teacher.text in teacher.features for teacher in teachers)]
     connectors = iter(getattr(objective, 'connectors', ()))
-    for teacher in teachers:
-        # What is not read of the network, such as what its box head makes of proposals, has no shape before training.
-        for pair in (pair for pair in objective.taps if pair.teacher in teacher.features):
-            for own, target in zip(student[pair.student], teacher[pair.teacher]):
-                connector = next(connectors, None)
-                connected = resized = None
-                if connector is not None:
-                    connected = connector(as_map(own))
-                    resized, _ = same_size(connected, as_map(target), own.dim() == 3 or target.dim() == 3)
-                yield TapRow(name, f'{pair.student} {_shape(own)}', f'{pair.teacher} {_shape(target)}',
-                             _shape(connected), _shape(resized))
+    for pair in match_features(taps, student, teachers, f'model.objectives.{name}'):
+        own, target = pair.of(student, teachers)
+        connector = next(connectors, None)
+        connected = resized = None
+        if connector is not None:
+            connected = connector(as_map(own))
+            resized, _ = same_size(connected, as_map(target), own.dim() == 3 or target.dim() == 3)
+        yield TapRow(name, f'{pair.student} {_shape(own)}', f'{pair.teacher} {_shape(target)}',
+                     _shape(connected), _shape(resized))
 
 
 def _shape(tensor: Optional[Tensor]) -> str:

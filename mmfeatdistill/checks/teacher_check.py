@@ -14,7 +14,7 @@ from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
 from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
 from mmfeatdistill.checkpoints.load_fit import explain_load
 from mmfeatdistill.checks.evaluation import Predict, Scores, ValidationData, clearly_better
-from mmfeatdistill.distill_config import student_config, teacher_options
+from mmfeatdistill.distill_config import network_config, teacher_options
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError, config_key
@@ -112,7 +112,7 @@ class _Check:
         self._teacher: Teacher = distiller.teachers[index]
         name = self._entry.get('config')
         self._name = name or f'{self._key}.model'
-        self._own = student_config(load_config(name) if name else Config(dict(model=self._entry['model'])))
+        self._own = network_config(load_config(name) if name else Config(dict(model=self._entry['model'])))
 
     def run(self, images: int) -> TeacherCheck:
         """Looks at everything; evaluates only weights that fit."""

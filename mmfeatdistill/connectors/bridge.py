@@ -1,14 +1,13 @@
 """Bridges: a convolution and batch normalization from the space of one network to that of another."""
-from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule, constant_init, kaiming_init
-from torch import Tensor
+from mmengine.model import constant_init, kaiming_init
+from torch import nn
 
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import FeatureShape
 
 
 @MODELS.register_module()
-class Bridge(BaseModule):
+class Bridge(nn.Sequential):
     r"""A 3x3 convolution and batch normalization, with a leaky ReLU where the other side is activated.
 
     .. math:: g(s) = \mathrm{LReLU}_{0.1}\bigl(\mathrm{BN}(W * s)\bigr)
@@ -29,28 +28,24 @@ class Bridge(BaseModule):
         torch.Size([2, 16, 8, 8])
     """
 
+    is_spatial = True
+
+    # Layers have numbers and no names, which paramwise_cfg of a student might mean.
     def __init__(self, student_shape: FeatureShape, teacher_shape: FeatureShape, activated: bool = False) -> None:
-        super().__init__()
-        self.layer = ConvModule(
-            student_shape.channels, teacher_shape.channels, padding=1, norm_cfg=dict(type='BN'),
-            act_cfg=dict(type='LeakyReLU', negative_slope=0.1) if activated else None,
-            **_convolution(student_shape, teacher_shape))
+        super().__init__(_convolution(student_shape, teacher_shape), nn.BatchNorm2d(teacher_shape.channels),
+                         *([nn.LeakyReLU(0.1, inplace=True)] if activated else []))
         self.init_weights()
 
     def init_weights(self) -> None:
         """Initializes as stated above."""
-        kaiming_init(self.layer.conv, mode='fan_out', nonlinearity='relu', distribution='normal')
-        constant_init(self.layer.norm, 1)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        """Transforms (N, C_source, H, W) into (N, C_target, H', W')."""
-        return self.layer(feature)
+        kaiming_init(self[0], mode='fan_out', nonlinearity='relu', distribution='normal')
+        constant_init(self[1], 1)
 
 
-def _convolution(source: FeatureShape, target: FeatureShape) -> dict:
-    size, wanted = source[1:], target[1:]
-    if size != wanted and size == (2 * wanted[0], 2 * wanted[1]):
-        return dict(kernel_size=3, stride=2, bias=True)
-    if size != wanted and (2 * size[0], 2 * size[1]) == wanted:
-        return dict(kernel_size=4, stride=2, bias=True, conv_cfg=dict(type='deconv'))
-    return dict(kernel_size=3, stride=1, bias=False)
+def _convolution(source: FeatureShape, target: FeatureShape) -> nn.Module:
+    (channels, *size), (width, *wanted) = source, target
+    if size != wanted and size == [2 * side for side in wanted]:
+        return nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1)
+    if size != wanted and [2 * side for side in size] == wanted:
+        return nn.ConvTranspose2d(channels, width, kernel_size=4, stride=2, padding=1)
+    return nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)

@@ -1,9 +1,8 @@
 """Linear connectors: a 1x1 convolution, with or without batch normalization."""
 import math
 
-from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule, constant_init, normal_init
-from torch import Tensor, nn
+from mmengine.model import constant_init, normal_init
+from torch import nn
 
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import FeatureShape
@@ -30,7 +29,7 @@ class Conv1x1(nn.Conv2d):
 
 
 @MODELS.register_module()
-class ConvBN(BaseModule):
+class ConvBN(nn.Sequential):
     """A 1x1 convolution without bias and batch normalization: the student transform of OFD.
 
     The convolution starts from N(0, 2 / C_teacher), the normalization from weight 1 and bias 0, as in
@@ -46,18 +45,14 @@ class ConvBN(BaseModule):
         torch.Size([2, 16, 4, 4])
     """
 
+    # Layers have numbers and no names, which paramwise_cfg of a student might mean.
     def __init__(self, student_shape: FeatureShape, teacher_shape: FeatureShape) -> None:
-        super().__init__()
-        self.layer = ConvModule(student_shape.channels, teacher_shape.channels, kernel_size=1,
-                                norm_cfg=dict(type='BN'), act_cfg=None)
+        super().__init__(nn.Conv2d(student_shape.channels, teacher_shape.channels, kernel_size=1, bias=False),
+                         nn.BatchNorm2d(teacher_shape.channels))
         self.init_weights()
 
     def init_weights(self) -> None:
         """Initializes as stated above."""
-        conv = self.layer.conv
+        conv, norm = self
         normal_init(conv, std=math.sqrt(2 / conv.out_channels))
-        constant_init(self.layer.norm, 1)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        """Transforms (N, C_student, H, W) into (N, C_teacher, H, W)."""
-        return self.layer(feature)
+        constant_init(norm, 1)

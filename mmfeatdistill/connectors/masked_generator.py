@@ -38,6 +38,8 @@ class MaskedGenerator(nn.Module):
         torch.Size([2, 16, 4, 4])
     """
 
+    is_spatial = True
+
     def __init__(self, student_shape: FeatureShape, teacher_shape: FeatureShape, mask_ratio: float,
                  hide: str = 'positions') -> None:
         super().__init__()

@@ -26,6 +26,8 @@ class Translator(nn.Sequential):
         torch.Size([2, 16, 4, 4])
     """
 
+    is_spatial = True
+
     def __init__(self, student_shape: FeatureShape, teacher_shape: FeatureShape) -> None:
         student, teacher = student_shape.channels, teacher_shape.channels
         layers: list[nn.Module] = []

@@ -76,7 +76,15 @@ def fault(model: nn.Module, batch: Any) -> Optional[str]:
         return None
     if not len(images):
         return 'the batch is empty; look at batch_size, the sampler and the filters of the dataset.'
+    if not _is_one_per_sample(images, samples):
+        return None  # views, branches or samples in one dict: what is right there only the network knows
     return _fault_of_images(model, images) or _fault_of_samples(model, len(images), samples)
+
+
+def _is_one_per_sample(images: Any, samples: Any) -> bool:
+    """Whether a batch has the common form: images one by one or in one tensor, and data samples in a list."""
+    is_common = isinstance(images, Tensor) or all(isinstance(image, Tensor) and image.dim() == 3 for image in images)
+    return is_common and (samples is None or isinstance(samples, Sequence))
 
 
 def _fault_of_images(model: nn.Module, images: Any) -> Optional[str]:

@@ -1,6 +1,6 @@
 """From a distillation config to the student and the objectives."""
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Union
 
 from mmengine import registry as root
@@ -13,6 +13,10 @@ from mmfeatdistill.registry import build
 
 ADDED = 'distiller'
 """The child module, and so the prefix of every name, that distillation adds to a student."""
+
+
+_REFUSED_BATCHES = dict(MultiBranchDataPreprocessor='several branches of a batch, labeled and unlabeled')
+"""By the name of a data preprocessor, what is no batch of labeled images."""
 
 
 def build_student(student: Union[dict, BaseModel, None],
@@ -42,18 +46,22 @@ def build_student(student: Union[dict, BaseModel, None],
         raise ConfigError(f'model.student: expected a config of an mmengine BaseModel, got {student!r:.200}.')
     if ADDED in student._modules:
         raise ConfigError(f'model.student: {type(student).__name__} has a child named {ADDED!r} already.')
+    preprocessor = type(student.data_preprocessor).__name__
+    if (reason := _REFUSED_BATCHES.get(preprocessor)) or _is_self_supervised(student):
+        raise ConfigError(f'model.student: {type(student).__name__} trains on '
+                          f'{reason or "views or masked images that it makes itself"}, of which a teacher has no '
+                          'counterpart; distill the network that it trains, such as its detector or backbone.')
     if type(student).train_step is not BaseModel.train_step:
         raise ConfigError(f'model.student: {type(student).__name__} has a training step of its own, which '
                           'distillation would have to replace; only models with the usual step can be students.')
     return student
 
 
-def build_objectives(objectives: Any, taken: Collection[str]) -> dict[str, Objective]:
+def build_objectives(objectives: Any) -> dict[str, Objective]:
     """Builds the objectives of a config.
 
     Args:
         objectives (dict[str, dict | None]): Named objectives; None removes one that was inherited.
-        taken (Collection[str]): Names of the student's own children.
 
     Returns:
         dict[str, Objective]: At least one.
@@ -78,12 +86,12 @@ def build_objectives(objectives: Any, taken: Collection[str]) -> dict[str, Objec
         if '.' in name or hasattr(ModuleDict, name):
             raise ConfigError(f'model.objectives.{name}: cannot be used as a name; take another, such as '
                               f"'{name.replace('.', '_')}_match'.")
-        if name in taken:
-            # paramwise_cfg finds names by substring: custom_keys for the backbone would hit connectors too.
-            raise ConfigError(f"model.objectives.{name}: is the name of a part of the student, whose options in "
-                              f"paramwise_cfg would reach the objective; take another, such as '{name}_match'.")
         built[name] = build(cfg, f'model.objectives.{name}')
         if not isinstance(built[name], Objective):
             raise ConfigError(f'model.objectives.{name}.type: {cfg["type"]!r} is no objective; losses and '
                               "connectors go into one, as in dict(type='FeatureMatch', taps=[...], loss=...).")
     return built
+
+
+def _is_self_supervised(student: BaseModel) -> bool:
+    return any(cls.__name__ == 'BaseSelfSupervisor' for cls in type(student).__mro__)

@@ -14,12 +14,19 @@ from mmfeatdistill.distillers.batch_errors import explain_batch_errors
 from mmfeatdistill.distillers.building import ADDED, build_objectives, build_student
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
-from mmfeatdistill.objectives.base import no_gradient
+from mmfeatdistill.objectives.base import keep_in_graph
+from mmfeatdistill.objectives.statistics import NeedsStatistics
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
+from mmfeatdistill.taps.training_run import TapDiffersInTraining, check_training
 from mmfeatdistill.teacher.teacher import build_teachers
 
+_IDLE = 'distiller.idle'
+"""Of the losses, the zero that keeps parameters of switched-off objectives in the graph."""
+
+# A module finds its children, parameters and hooks in these dicts. The distiller holds the student's own dicts, not
+# copies, so what anybody adds to or replaces in one of the two (SyncBN conversion, LoRA, pruning) is in both.
 _SHARED_TABLES = (
     '_modules', '_parameters', '_buffers', '_non_persistent_buffers_set', '_state_dict_hooks',
     '_state_dict_pre_hooks', '_load_state_dict_pre_hooks', '_load_state_dict_post_hooks')
@@ -63,15 +70,14 @@ class FeatureDistiller(BaseModel):
         super().__init__()
         worn = build_student(student, data_preprocessor)
         # Not registered as a child: its children become this module's own.
-        self.__dict__['student'] = worn
+        self.__dict__.update(student=worn, _first_step_checked=False, teachers=[], reader=None)
         for table in _SHARED_TABLES:
             self.__dict__[table] = worn.__dict__[table]
         with torch.random.fork_rng(devices=[]):
-            built = build_objectives(objectives, taken=worn._modules)
+            built = build_objectives(objectives)
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
             self._prepare(built)
-            self.add_module(ADDED, _Objectives(built))
-        self._first_step_checked = False
+            self.add_module(ADDED, _Objectives(built, taken=worn._modules))
 
     # What distillation adds runs as it is; torch.compile goes on to the student.
     @torch.compiler.disable(recursive=False)
@@ -106,30 +112,45 @@ class FeatureDistiller(BaseModel):
         else:
             started = self._start_teachers(active, inputs, data_samples)
             features, losses = self.reader.read(
-                lambda: self.student(inputs, data_samples, mode='loss', **kwargs))
+                lambda: self.student(inputs, data_samples, mode='loss', **kwargs), size=inputs.shape[-2:])
             self._add_losses(losses, active, TappedPass(features, self.reader, inputs, data_samples), started)
         if len(active) < len(self.objectives) and get_world_size() > 1:
             self._keep_idle_parameters(losses)
         return losses
 
+    def images_wanted(self) -> dict[str, float]:
+        """How many training images objectives have to see before the first iteration, by name; none that needs none."""
+        wanted = {name: objective.images_wanted for name, objective in self.objectives.items()
+                  if isinstance(objective, NeedsStatistics)}
+        return {name: count for name, count in wanted.items() if count}
+
     @torch.no_grad()
-    def observe(self, inputs: Tensor, data_samples: Optional[list], names: Collection[str]) -> None:
-        """Shows a batch to the objectives that ask for it before the first iteration.
+    def update_statistics(self, inputs: Tensor, data_samples: Optional[list], names: Collection[str]) -> None:
+        """Shows a batch to objectives that rest on statistics (see :class:`NeedsStatistics`).
 
         Args:
             inputs (Tensor): A batch from the data preprocessor, shape (N, C, H, W).
             data_samples (list, optional): Its data samples.
             names (Collection[str]): Those objectives.
         """
-        observers = {name: self.objectives[name] for name in names}
-        started = self._start_teachers(observers, inputs, data_samples)
-        for name, teachers in self._finish_teachers(observers, started).items():
-            observers[name].observe(teachers)
+        shown = {name: self.objectives[name] for name in names}
+        started = self._start_teachers(shown, inputs, data_samples)
+        for name, teachers in self._finish_teachers(shown, started).items():
+            shown[name].update_statistics(teachers)  # type: ignore[operator]
+
+    def finish_statistics(self, names: Collection[str]) -> None:
+        """Lets objectives conclude, in all processes at once, when they have seen all images that they wanted.
+
+        Args:
+            names (Collection[str]): Those objectives.
+        """
+        for name in names:
+            self.objectives[name].finish_statistics()  # type: ignore[operator]
 
     @property
     def objectives(self) -> Mapping[str, Objective]:
         """The objectives by name."""
-        return self._modules[ADDED]  # type: ignore[return-value]
+        return self._modules[ADDED].by_name  # type: ignore[union-attr, return-value]
 
     def init_weights(self) -> None:
         """Initializes the student as it would initialize alone; the connectors do not disturb it."""
@@ -149,7 +170,9 @@ class FeatureDistiller(BaseModel):
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums and logs the losses as the student does."""
-        return self.student.parse_losses(losses)
+        idle = losses.pop(_IDLE, None)
+        total, logged = self.student.parse_losses(losses)
+        return total if idle is None else total + idle, logged
 
     def val_step(self, data: Any) -> list:
         """The student's own validation step."""
@@ -168,14 +191,45 @@ class FeatureDistiller(BaseModel):
                 raise
             return getattr(self.student, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Hooks set options of the student on the runner's model; all but the distiller's own are the student's."""
+        is_own = name in self.__dict__ or hasattr(type(self), name) or 'student' not in self.__dict__
+        if is_own:
+            super().__setattr__(name, value)
+        else:
+            setattr(self.student, name, value)
+
+    def to(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        """Moves the student as it moves itself, and the teachers with it."""
+        return self._as_student('to', *args, **kwargs)
+
+    def cuda(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        """Moves the student as it moves itself, and the teachers with it."""
+        return self._as_student('cuda', *args, **kwargs)
+
+    def cpu(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        """Moves the student as it moves itself, and the teachers with it."""
+        return self._as_student('cpu', *args, **kwargs)
+
+    def _as_student(self, method: str, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
+        """Calls one of PyTorch's methods, and the student's own version of it, which may reach what it holds aside."""
+        getattr(super(), method)(*args, **kwargs)
+        if getattr(type(self.student), method) is not getattr(BaseModel, method):
+            getattr(self.student, method)(*args, **kwargs)
+        return self
+
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
-        super()._apply(fn, *args, **kwargs)
+        self.student._apply(fn, *args, **kwargs)  # what distillation adds is among its children
         for teacher in self.teachers:
             teacher.apply_to_tensors(fn)
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.student._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Out of reach of load hooks of the student that rename every key, as TimmClassifier's does.
+        begin = f'{prefix}{ADDED}.'
+        added = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(begin)}
+        self.student._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        state_dict.update(added)
 
     @torch.compiler.disable
     def _add_losses(self, losses: dict[str, Any], active: Mapping[str, Objective], student: TappedPass,
@@ -218,6 +272,7 @@ class FeatureDistiller(BaseModel):
             with config_key(f'model.objectives.{name}'):
                 read[name] = objective.teachers_read(len(self.teachers))
         features = _dry_run(self._attach, {name: objective.student_taps for name, objective in objectives.items()})
+        _check_training(features, objectives)
         targets = []
         for index, teacher in enumerate(self.teachers):
             owner = 'teacher' if len(self.teachers) == 1 else f'teacher[{index}]'
@@ -234,7 +289,7 @@ class FeatureDistiller(BaseModel):
 
     def _check_first_step(self, active: Mapping[str, Objective], features: Features, losses: Mapping) -> None:
         """Finds what only a training step shows: names of losses, and taps through which nothing is learnt."""
-        if self._first_step_checked or not torch.is_grad_enabled():
+        if self.__dict__['_first_step_checked'] or not torch.is_grad_enabled():
             return
         self._first_step_checked = True
         for name, objective in active.items():
@@ -242,7 +297,7 @@ class FeatureDistiller(BaseModel):
             if taken:
                 raise ConfigError(f'model.objectives.{name}: the student logs a loss as {taken[0]!r}; take another '
                                   f"name, such as '{name}_match'.")
-            taps = dict.fromkeys(pair.student for pair in objective.taps)
+            taps = dict.fromkeys(pair.student.text for pair in objective.taps)
             dead = [tap for tap in taps if not any(tensor.requires_grad for tensor in features[tap])]
             if not dead:
                 continue
@@ -252,21 +307,48 @@ class FeatureDistiller(BaseModel):
                 raise RuntimeError(f'{message}. Tap a later place, or remove the objective.')
             print_log(f'{message}.', logger='current', level=logging.WARNING)
 
-    @torch.compiler.disable
     def _keep_idle_parameters(self, losses: dict[str, Any]) -> None:
-        """Keeps parameters of switched-off objectives in the graph: DDP waits for every gradient."""
-        zero = no_gradient(p for o in self.objectives.values() if o.weight == 0 for p in o.parameters())
-        name, value = next((key, value) for key, value in losses.items() if 'loss' in key)
-        losses[name] = value + zero if isinstance(value, Tensor) else [value[0] + zero, *value[1:]]
+        """Keeps parameters of switched-off objectives in the graph: DDP waits for the gradient of each.
+
+        The zero is an entry of its own, which :meth:`parse_losses` adds to the total: DDP looks for parameters in what
+        the forward returns, and no loss of the student has to be chosen to carry it.
+        """
+        losses[_IDLE] = keep_in_graph(p for o in self.objectives.values() if o.weight == 0 for p in o.parameters())
 
 
 class _Objectives(ModuleDict):
-    """The child that distillation adds."""
+    """The child that distillation adds.
+
+    ``paramwise_cfg`` finds parameters by substrings of their names. So that what is written for a part of the student
+    reaches no connector, an objective that is named like one is registered by its number.
+
+    Args:
+        objectives (Mapping[str, Objective]): By name.
+        taken (Collection[str]): Names of the student's own children.
+    """
+
+    def __init__(self, objectives: Mapping[str, Objective], taken: Collection[str]) -> None:
+        super().__init__({str(number) if any(part in name for part in taken) else name: objective
+                          for number, (name, objective) in enumerate(objectives.items())})
+        self._names = dict(zip(objectives, self._modules))
+
+    @property
+    def by_name(self) -> dict[str, Objective]:
+        return {name: self._modules[key] for name, key in self._names.items()}  # type: ignore[misc]
 
     def init_weights(self) -> None:
         """Initializes without touching the random state: the student alone would not have drawn."""
         with torch.random.fork_rng(devices=[]):
             super().init_weights()
+
+
+def _check_training(student: TappedPass, objectives: Mapping[str, Objective]) -> None:
+    """Compares what the student gives in training with the dry run; an error names the objective that it concerns."""
+    taps = {text: name for name, objective in objectives.items() for text in objective.compared_taps}
+    try:
+        check_training(student, taps)
+    except TapDiffersInTraining as error:
+        raise ConfigError(f'model.objectives.{taps[error.tap]}.taps: {error}') from None
 
 
 def _dry_run(attach: Callable[[Sequence[str]], TappedPass], taps: Mapping[str, Sequence[str]]) -> TappedPass:

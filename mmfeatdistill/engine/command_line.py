@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device, is_cuda_available
 from torch import distributed
 
-from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.distill_config import check_distillation, is_distillation
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.zoo.configs import load_config
 
@@ -28,8 +28,7 @@ def run_arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help="a config file, or a stock config such as 'mmdet::...'")
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=key_value, metavar='KEY=VALUE',
-                        help='override settings of the config, such as train_cfg.max_epochs=3')
+    add_cfg_options(parser, 'override settings of the config, such as train_cfg.max_epochs=3')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed job were started')
     # torch.distributed.launch passes this; torchrun sets the environment variable instead.
@@ -37,18 +36,17 @@ def run_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def key_value(text: str) -> str:
-    """Checks one word of ``--cfg-options``, as a ``type`` of argparse.
+def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds ``--cfg-options``.
 
     Args:
-        text (str): ``'KEY=VALUE'``.
-
-    Returns:
-        str: The same.
-
-    Raises:
-        ArgumentTypeError: There is no key, or no value.
+        parser (ArgumentParser): Of a command.
+        text (str): The help.
     """
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=_key_value, metavar='KEY=VALUE', help=text)
+
+
+def _key_value(text: str) -> str:
     if not text.partition('=')[0] or '=' not in text:
         raise argparse.ArgumentTypeError(f'expected KEY=VALUE, such as train_cfg.max_epochs=3, got {text!r}')
     return text
@@ -100,6 +98,24 @@ def load_with_options(config: str, options: Optional[Mapping[str, Any]]) -> Conf
         cfg = load_config(config)
     if options:
         cfg.merge_from_dict(options)
+    return cfg
+
+
+def load_distillation(config: str, options: Optional[Mapping[str, Any]]) -> Config:
+    """Loads a distillation config as :func:`load_with_options` does, and refuses any other.
+
+    Args:
+        config (str): By any name.
+        options (dict, optional): What ``--cfg-options`` gave.
+
+    Returns:
+        Config: The config with these settings.
+
+    Raises:
+        ConfigError: It cannot be read, or is no distillation config.
+    """
+    cfg = load_with_options(config, options)
+    check_distillation(cfg)
     return cfg
 
 
@@ -169,7 +185,7 @@ def configure_training(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.check_teacher is not None:
-        if student_config(cfg) is cfg:
+        if not is_distillation(cfg):
             raise ValueError('--check-teacher: the config has no teacher, as it is no distillation.')
         check = dict(type='mmfeatdistill.TeacherCheckHook', images=args.check_teacher)
         cfg.custom_hooks = [check, *(cfg.get('custom_hooks') or [])]

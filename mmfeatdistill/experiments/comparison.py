@@ -9,8 +9,7 @@ from typing import Any, Optional
 
 from mmengine.config import Config
 
-from mmfeatdistill.distill_config import student_config, teacher_options
-from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.distill_config import check_distillation, is_distillation, student_config, teacher_options
 from mmfeatdistill.experiments.experiment import Experiment
 from mmfeatdistill.zoo.configs import load_config
 
@@ -43,11 +42,6 @@ class Comparison:
         return *self.teachers, self.student, self.distilled
 
     @property
-    def stem(self) -> str:
-        """Name of the config file."""
-        return _stem(self.config)
-
-    @property
     def student_name(self) -> str:
         """What is left of the config's name after the method."""
         return student_name(self.config)
@@ -66,19 +60,6 @@ class Comparison:
             raise ValueError(f'{self.config}: default_hooks.checkpoint.save_best says by which metric trainings are '
                              f"compared, such as 'coco/bbox_mAP'; got {best!r}.")
         return best
-
-
-def is_distillation(config: str) -> bool:
-    """Whether a config file describes a distillation.
-
-    Args:
-        config (str): Config file.
-
-    Returns:
-        bool: Whether its model is a ``FeatureDistiller``.
-    """
-    cfg = load_config(config)
-    return 'model' in cfg and student_config(cfg) is not cfg
 
 
 def student_name(config: str) -> str:
@@ -168,10 +149,8 @@ class _Plan:
 
     def comparison(self, config: str, seed: int) -> Comparison:
         """The experiments of one config with one seed."""
+        check_distillation(self._load(config))
         distilled = self._training(config, seed)
-        assert isinstance(distilled.config, Config), 'a plan loads its configs'
-        if student_config(distilled.config) is distilled.config:
-            raise ConfigError(f'config: {config} is no distillation config: its model is no FeatureDistiller.')
         student = self._experiment(_student_alone(distilled), student_name(config), seed)
         teachers = [need for key, need in distilled.needs.items() if key.startswith('model.teacher')]
         return Comparison(config, seed, student, tuple(dict.fromkeys(teachers)), distilled)
@@ -193,7 +172,7 @@ class _Plan:
             cfg = self._load(config)
             cfg.merge_from_dict({'randomness.seed': seed})
             needs = self._stage_before(cfg, config, seed)
-            if student_config(cfg) is not cfg:
+            if is_distillation(cfg):
                 needs.update(self._teachers(cfg, seed))
             self._trainings[config, seed] = self._experiment(cfg, _stem(config), seed, needs)
         return self._trainings[config, seed]

@@ -4,13 +4,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmfeatdistill.experiments.report import Row, Spread, Table
-
-matplotlib.use('Agg')
 
 _ALONE, _TEACHER, _DISTILLED = '#7f7f7f', '#2a6f97', '#d1495b'
 
@@ -72,7 +69,7 @@ def _line(row: Row, color: str) -> _Line:
 
 def _draw_scores(axes: Axes, lines: Sequence[_Line], metric: str, seeds: int) -> None:
     for place, line in enumerate(lines):
-        mean, std = line.spread
+        mean, std = line.spread.mean, line.spread.std
         assert mean is not None, 'lines without scores are left out'
         if line.color != _DISTILLED:
             axes.axvline(mean, color=line.color, linewidth=0.8, linestyle='--', zorder=0)

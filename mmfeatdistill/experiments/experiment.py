@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Optional, Union
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.experiments.child_process import Send
-from mmfeatdistill.zoo.configs import load_config
+from mmfeatdistill.zoo.configs import build_runner, load_config
 
 _WITHOUT_INFLUENCE = {'work_dir', 'resume', 'launcher', 'cfg', 'experiment_name', 'log_level'}
 """Settings of a runner on which no result depends."""
@@ -78,33 +78,24 @@ class Experiment:
 
     def result(self) -> Optional['Result']:
         """What it has shown, if it is finished."""
-        if not osp.isfile(self._file('result.json')):
-            return None
-        with open(self._file('result.json')) as file:
-            result = Result(**json.load(file))
-        return result if result.fingerprint == self.fingerprint and osp.isfile(result.checkpoint) else None
+        text = self._text('result.json')
+        result = Result(**json.loads(text)) if text else None
+        return result if result and result.fingerprint == self.fingerprint and osp.isfile(result.checkpoint) else None
 
     def failure(self) -> Optional[str]:
         """The end of the output of its last run, if that failed."""
-        if self.owner() != self.fingerprint or not osp.isfile(self._file('failure.txt')):
-            return None
-        with open(self._file('failure.txt')) as file:
-            return file.read()
+        return self._text('failure.txt') if self.owner() == self.fingerprint else None
 
     def owner(self) -> Optional[str]:
         """Fingerprint of the experiment that the work directory belongs to, if any."""
-        if not osp.isfile(self._file('fingerprint.txt')):
-            return None
-        with open(self._file('fingerprint.txt')) as file:
-            return file.read()
+        return self._text('fingerprint.txt')
 
     def claim(self) -> None:
         """Takes the work directory; what another experiment left there is moved aside."""
         if self.owner() not in (None, self.fingerprint):
             os.rename(self.work_dir, f'{self.work_dir}.{time.strftime("%Y%m%d_%H%M%S")}')
         atomic_write(self._file('fingerprint.txt'), self.fingerprint)
-        if osp.isfile(self._file('failure.txt')):
-            os.remove(self._file('failure.txt'))
+        Path(self._file('failure.txt')).unlink(missing_ok=True)
 
     def mark_failed(self, output: str) -> None:
         """Leaves the end of the output of a run that failed.
@@ -138,7 +129,7 @@ class Experiment:
         if cfg.resume:
             # To a runner that resumes, `load_from` would be the checkpoint to resume from.
             cfg.load_from = None
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         report = _ReportProgress(send)
         runner.register_hook(report, priority='LOWEST')
         runner.train()
@@ -148,7 +139,7 @@ class Experiment:
             self.inspect(runner)
         result = Result(
             metrics={name: float(value) for name, value in metrics.items()},
-            checkpoint=_last_checkpoint(self.work_dir),
+            checkpoint=Path(self._file('last_checkpoint')).read_text().strip(),
             seconds_per_iter=_median_seconds(self.work_dir),
             seconds=time.monotonic() - started,
             peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -161,6 +152,10 @@ class Experiment:
         with open(self._file('lock'), 'w') as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _text(self, name: str) -> Optional[str]:
+        file = Path(self._file(name))
+        return file.read_text() if file.is_file() else None
 
     def _file(self, name: str) -> str:
         return osp.join(self.work_dir, name)
@@ -213,11 +208,6 @@ def _settings() -> set[str]:
     return {*inspect.signature(Runner.__init__).parameters, 'runner_type', 'custom_imports'}
 
 
-def _last_checkpoint(work_dir: str) -> str:
-    with open(osp.join(work_dir, 'last_checkpoint')) as file:
-        return file.read().strip()
-
-
 def _median_seconds(work_dir: str) -> float:
     """Median time of an iteration, from all logs that the training left."""
     times = [line['time'] for log in read_scalars(work_dir) for line in log if 'loss' in line and 'time' in line]
@@ -233,10 +223,6 @@ def read_scalars(work_dir: str) -> list[list[dict[str, float]]]:
     Returns:
         list[list[dict]]: The lines of each start, oldest first.
     """
-    logs = []
-    for start in sorted(os.listdir(work_dir)):
-        path = osp.join(work_dir, start, 'vis_data', 'scalars.json')
-        if osp.isfile(path):
-            with open(path) as file:
-                logs.append([json.loads(line) for line in file if line.strip().endswith('}')])
-    return logs
+    # A killed training may have left half a line.
+    return [[json.loads(line) for line in file.read_text().splitlines() if line.strip().endswith('}')]
+            for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json'))]

@@ -3,15 +3,12 @@ import glob
 import os.path as osp
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import mmcv
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from mmfeatdistill.experiments.experiment import read_scalars
 from mmfeatdistill.objectives.logged import task_loss
-
-matplotlib.use('Agg')
 
 _SIDE = 2.2
 """Side of a picture in a grid, in inches."""

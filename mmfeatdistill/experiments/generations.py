@@ -12,6 +12,7 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.experiments.comparison import compare
 from mmfeatdistill.experiments.experiment import Experiment
 from mmfeatdistill.experiments.report import scale_of
+from mmfeatdistill.markdown import markdown_table
 from mmfeatdistill.zoo.configs import load_config
 
 _TEACHER = 'model.teacher.checkpoint'
@@ -118,12 +119,14 @@ def generations_table(metric: str, generations: Sequence[Generation]) -> str:
     Returns:
         str: Markdown.
     """
-    lines = [f'| generation | {metric} | over the one before | over the first | training, s | checkpoint |',
-             '|' + ' --- |' * 6]
-    for one in generations:
-        gains = ' | '.join('-' if gain is None else f'{gain:+.2f}' for gain in (one.over_previous, one.over_first))
-        lines.append(f'| {one.number} | {one.score:.2f} | {gains} | {one.seconds:.0f} | {one.checkpoint} |')
-    return '\n'.join(lines) + '\n'
+    rows = [[str(one.number), f'{one.score:.2f}', _gain(one.over_previous), _gain(one.over_first),
+             f'{one.seconds:.0f}', one.checkpoint] for one in generations]
+    columns = ['generation', metric, 'over the one before', 'over the first', 'training, s', 'checkpoint']
+    return markdown_table(columns, rows) + '\n'
+
+
+def _gain(gain: Optional[float]) -> str:
+    return '-' if gain is None else f'{gain:+.2f}'
 
 
 def _check_teacher(cfg: Any) -> None:

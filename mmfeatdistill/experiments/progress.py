@@ -40,8 +40,7 @@ class ProgressBar:
         self._done[experiment] = done
         self._totals[experiment] = total
         self._texts[experiment] = f'{_name(experiment)} {text} {done}/{total}'
-        unknown = len(self._left) - len(self._totals)
-        self._bar.total = round(sum(self._totals.values()) + unknown * statistics.mean(self._totals.values()))
+        self._bar.total = round(len(self._left) * statistics.mean(self._totals.values()))
         self._show_running()
         self._bar.update(sum(self._done.values()) - self._bar.n)
 

@@ -3,14 +3,15 @@ import os.path as osp
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Optional, Union
 
 from mmfeatdistill.experiments.comparison import Comparison, method_name
 from mmfeatdistill.experiments.experiment import Experiment
 from mmfeatdistill.experiments.step_timing import step_costs
 
 
-class Spread(NamedTuple):
+@dataclass(frozen=True)
+class Spread:
     """Mean and sample standard deviation (n - 1) of some values; None where there are too few."""
 
     mean: Optional[float]

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any, Optional, Union
 
 from mmfeatdistill.experiments.report import Row, Spread, Table
+from mmfeatdistill.markdown import markdown_table
 
 _COLUMNS = ('gain', 'gap closed', 'verdict', 'training, s/iter', 'memory, MiB', 'student step alone, ms',
             'distilled step, ms', 'step ratio', 'step memory added, MiB')
@@ -45,16 +46,12 @@ def markdown(tables: Sequence[Table], title: str, circumstances: Sequence[str], 
     """
     parts = [f'# {title}', '\n'.join(f'- {line}' for line in circumstances), _EXPLANATION]
     for table, picture in zip_longest(tables, pictures):
-        parts += [f'## {table.student}: {table.metric}', _markdown_table(table)]
+        parts += [f'## {table.student}: {table.metric}', markdown_table(
+            ['', *(f'seed {seed}' for seed in table.seeds), 'mean', *_COLUMNS],
+            [_cells(row, table.seeds) for row in table.rows])]
         if picture:
             parts += [f'![{table.student}: {table.metric} of each method]({picture})']
     return '\n\n'.join(parts) + '\n'
-
-
-def _markdown_table(table: Table) -> str:
-    header = ['', *(f'seed {seed}' for seed in table.seeds), 'mean', *_COLUMNS]
-    lines = [header, ['---'] * len(header), *(_cells(row, table.seeds) for row in table.rows)]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def _cells(row: Row, seeds: Sequence[int]) -> list[str]:
@@ -64,7 +61,7 @@ def _cells(row: Row, seeds: Sequence[int]) -> list[str]:
             _spread(row.gain, '+'), _number(row.gap_closed, '.0%').replace('%', ' %'), row.verdict or '-',
             _number(row.seconds_per_iter, '.3f'), _number(row.peak_memory_mib, '.0f'),
             _number(seconds.get('student'), '.1f', 1000), _number(seconds.get('distilled'), '.1f', 1000),
-            _number(step.get('ratio'), '.3f'), _number(memory.get('distilled'), '.0f')]
+            _number(_step_ratio(row), '.3f'), _number(memory.get('distilled'), '.0f')]
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -93,7 +90,7 @@ def _flat(table: Table, row: Row) -> dict[str, Any]:
         **{f'seed {seed}': row.scores.get(seed, '') for seed in table.seeds}, mean=row.score.mean, std=row.score.std,
         gain=gain.mean, gain_std=gain.std, gap_closed=row.gap_closed, verdict=row.verdict,
         seconds_per_iter=row.seconds_per_iter, peak_memory_mib=row.peak_memory_mib,
-        **{f'{part}_step_seconds': value for part, value in seconds.items()}, step_ratio=(row.step or {}).get('ratio'))
+        **{f'{part}_step_seconds': value for part, value in seconds.items()}, step_ratio=_step_ratio(row))
 
 
 def json_text(tables: Sequence[Table], circumstances: dict[str, Any]) -> str:
@@ -106,16 +103,11 @@ def json_text(tables: Sequence[Table], circumstances: dict[str, Any]) -> str:
     Returns:
         str: An object with ``circumstances`` and ``tables``.
     """
-    rows = [asdict(table) for table in tables]
-    for table in rows:
-        for row in table['rows']:
-            row['score'] = _as_dict(row['score'])
-            row['gain'] = row['gain'] and _as_dict(row['gain'])
-    return json.dumps(dict(circumstances=circumstances, tables=rows), indent=2)
+    return json.dumps(dict(circumstances=circumstances, tables=[asdict(table) for table in tables]), indent=2)
 
 
-def _as_dict(spread: Any) -> dict[str, Optional[float]]:
-    return Spread(*spread)._asdict()
+def _step_ratio(row: Row) -> Optional[float]:
+    return row.step['ratio']['value'] if row.step else None
 
 
 def _score(score: Union[float, str]) -> str:

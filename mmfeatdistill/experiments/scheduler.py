@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from graphlib import TopologicalSorter
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from mmengine.device import is_cuda_available
@@ -69,8 +70,8 @@ def with_needs(experiments: Iterable[Experiment]) -> list[Experiment]:
 
 
 def run_experiments(experiments: Iterable[Experiment], jobs: Optional[int] = None, threads: int = 1,
-                    on_progress: Optional[OnProgress] = None,
-                    on_result: Optional[OnResult] = None) -> dict[Experiment, Result]:
+                    on_progress: OnProgress = lambda *_: None,
+                    on_result: OnResult = lambda *_: None) -> dict[Experiment, Result]:
     """Runs experiments and those that they need, continues them, or reads their results if they are finished.
 
     Each runs in a child process, so that memory is measured on its own and a crash stays its own. Its output
@@ -112,47 +113,49 @@ def run_experiments(experiments: Iterable[Experiment], jobs: Optional[int] = Non
 class _Run:
     """The state of :func:`run_experiments`; a single thread that waits for what the children send."""
 
-    def __init__(self, ordered: list[Experiment], jobs: int, threads: int, on_progress: Optional[OnProgress],
-                 on_result: Optional[OnResult]) -> None:
-        self.waiting = ordered
+    def __init__(self, ordered: list[Experiment], jobs: int, threads: int, on_progress: OnProgress,
+                 on_result: OnResult) -> None:
+        self.ordered = ordered
+        self.order = TopologicalSorter({experiment: experiment.needs.values() for experiment in ordered})
+        self.order.prepare()
+        self.ready: set[Experiment] = set()
         self.running: dict[Connection, tuple[Experiment, Child, Optional[str]]] = {}
         self.devices = visible_devices()
         self.results: dict[Experiment, Result] = {}
         self.failures: dict[Experiment, str] = {}
         self.jobs = jobs
         self.threads = threads
-        self.on_progress = on_progress or _ignore
-        self.on_result = on_result or _ignore
+        self.on_progress = on_progress
+        self.on_result = on_result
 
     def to_the_end(self) -> None:
         """Runs whatever can be run."""
-        self._start_what_can()
-        while self.running:
-            for receiver in wait(list(self.running)):
-                assert isinstance(receiver, Connection), 'only those of children are waited for'
-                self._receive(receiver)
-            self._start_what_can()
+        while self.order.is_active():
+            self.ready.update(self.order.get_ready())
+            if self.ready and len(self.running) < self.jobs:
+                experiment = min(self.ready, key=self.ordered.index)
+                self.ready.remove(experiment)
+                self._begin(experiment)
+            else:
+                for receiver in wait(list(self.running)):
+                    assert isinstance(receiver, Connection), 'only those of children are waited for'
+                    self._receive(receiver)
 
     def kill(self) -> None:
         """Ends all children."""
         for _, child, _ in self.running.values():
             child.kill()
 
-    def _start_what_can(self) -> None:
-        """Starts experiments until all places are taken; what needs nothing run gets its result or its failure."""
-        for experiment in list(self.waiting):
-            failed = [need.work_dir for need in experiment.needs.values() if need in self.failures]
-            if failed:
-                self.waiting.remove(experiment)
-                self.failures[experiment] = f'not run, as {failed[0]} failed.'
-            elif all(need in self.results for need in experiment.needs.values()):
-                result = experiment.result()
-                if result is not None:
-                    self.waiting.remove(experiment)
-                    self._finished(experiment, result)
-                elif len(self.running) < self.jobs:
-                    self.waiting.remove(experiment)
-                    self._start(experiment)
+    def _begin(self, experiment: Experiment) -> None:
+        """Starts an experiment unless it is finished before, or cannot be run."""
+        failed = [need.work_dir for need in experiment.needs.values() if need in self.failures]
+        result = experiment.result()
+        if failed:
+            self._failed(experiment, f'not run, as {failed[0]} failed.')
+        elif result is not None:
+            self._finished(experiment, result)
+        else:
+            self._start(experiment)
 
     def _start(self, experiment: Experiment) -> None:
         experiment.claim()
@@ -176,12 +179,17 @@ class _Run:
         if result is not None:
             self._finished(experiment, result)
         else:
-            self.failures[experiment] = (f'failed with exit code {code}; the end of {child.console}:\n'
-                                         f'{child.last_lines()}')
-            experiment.mark_failed(self.failures[experiment])
+            text = f'failed with exit code {code}; the end of {child.console}:\n{child.last_lines()}'
+            experiment.mark_failed(text)
+            self._failed(experiment, text)
+
+    def _failed(self, experiment: Experiment, text: str) -> None:
+        self.failures[experiment] = text
+        self.order.done(experiment)  # what needs it is not run, but has its turn to say so
 
     def _finished(self, experiment: Experiment, result: Result) -> None:
         self.results[experiment] = result
+        self.order.done(experiment)
         self.on_result(experiment, result)
 
 
@@ -208,7 +216,3 @@ def _import_library(scope: Optional[str]) -> None:
         register_all = getattr(import_module(f'{scope}.utils'), 'register_all_modules', None)
         if register_all is not None:
             register_all(init_default_scope=False)
-
-
-def _ignore(*args: Any) -> None:
-    """Nobody asked to be told."""

@@ -2,7 +2,9 @@
 import json
 import os.path as osp
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, Optional
 
 from mmengine.device import is_cuda_available
@@ -57,21 +59,19 @@ def step_costs(experiment: Experiment) -> Optional[dict[str, Any]]:
         experiment (Experiment): A distilled training.
 
     Returns:
-        dict: With ``seconds``, ``ratio`` and ``peak_mib`` as in ``StepCosts``, and ``rounds`` and ``threads``;
+        dict: With the fields of ``StepCosts`` as plain data, and ``threads``;
         None if it was not measured.
     """
-    if not osp.isfile(_file(experiment)):
-        return None
-    with open(_file(experiment)) as file:
-        costs = json.load(file)
-    return costs if costs['fingerprint'] == experiment.fingerprint else None
+    file = Path(_file(experiment))
+    costs = json.loads(file.read_text()) if file.is_file() else None
+    return costs if costs and costs['fingerprint'] == experiment.fingerprint else None
 
 
 def _measure(experiment: Experiment, checkpoints: dict[str, str], rounds: int, threads: int, send: Send) -> None:
     costs = measure_step(experiment.load(checkpoints), rounds, within=0.0,
                          device='cuda' if is_cuda_available() else 'cpu')
     atomic_write(_file(experiment), json.dumps(
-        costs._asdict() | dict(threads=threads, fingerprint=experiment.fingerprint), indent=2))
+        asdict(costs) | dict(threads=threads, fingerprint=experiment.fingerprint), indent=2))
 
 
 def _file(experiment: Experiment) -> str:

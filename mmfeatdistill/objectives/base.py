@@ -12,12 +12,15 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.taps.reader import TappedPass
 from mmfeatdistill.taps.tap import Tap
 
+Taps = Union[str, Mapping, Sequence[Union[str, Mapping]]]
+"""What a config may say of taps: one entry, or a list of them; see :meth:`TapPair.parse`."""
+
 
 class TapPair(NamedTuple):
     """Two places that are matched."""
 
-    student: str
-    teacher: str
+    student: Tap
+    teacher: Tap
 
     @classmethod
     def parse(cls, entry: Any) -> 'TapPair':
@@ -34,23 +37,24 @@ class TapPair(NamedTuple):
             ValueError: A key of the dict is missing or unknown, or a tap does not follow the grammar.
 
         Examples:
-            >>> TapPair.parse('neck')
-            TapPair(student='neck', teacher='neck')
+            >>> TapPair.parse(dict(student='neck', teacher='neck[:4]')).teacher.text
+            'neck[:4]'
         """
         if isinstance(entry, Mapping):
             entry = {name: tap for name, tap in entry.items() if name != '_scope_'}
             if set(entry) != {'student', 'teacher'}:
                 raise ValueError("expected dict(student='...', teacher='...'), got the keys "
                                  f'{sorted(entry)}.')
-            pair = cls(**entry)
-        else:
-            pair = cls(entry, entry)
-        for tap in pair:
-            Tap.parse(tap)
-        return pair
+            return cls(*(Tap.parse(entry[side]) for side in cls._fields))
+        return cls(Tap.parse(entry), Tap.parse(entry))
+
+    @property
+    def names_items(self) -> bool:
+        """Whether one of the taps says which items are meant, as ``'neck[1:4]'`` does."""
+        return any(tap.items != slice(None) for tap in self)
 
 
-def no_gradient(parameters: Iterable[Tensor]) -> Tensor:
+def keep_in_graph(parameters: Iterable[Tensor]) -> Tensor:
     """A zero that keeps parameters in the graph of a loss: DDP waits for the gradient of every one.
 
     Args:
@@ -88,7 +92,7 @@ class Objective(BaseModule):
     from then on calls it with the features of each batch.
 
     Args:
-        taps (list): Tap pairs; see :meth:`TapPair.parse`.
+        taps (list | str | dict): Tap pairs, or a single one; see :meth:`TapPair.parse`.
         teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
 
     Attributes:
@@ -96,9 +100,6 @@ class Objective(BaseModule):
         weight (float): Factor of all losses of this objective, set by a schedule; at 0 the objective is
             off and is not run.
         factors (dict[str, float]): Factors of single losses by name, set by a schedule; 1 where there is none.
-        images_wanted (float): How many training images this objective must :meth:`observe` before the first
-            iteration: 0 for none, ``math.inf`` for all.
-
         runs_teacher (bool): Whether it runs modules of the teacher itself, beyond reading taps.
 
     Raises:
@@ -108,9 +109,11 @@ class Objective(BaseModule):
 
     runs_teacher = False
 
-    def __init__(self, taps: Sequence[Union[str, Mapping]], teacher: Optional[int] = None) -> None:
+    def __init__(self, taps: Taps, teacher: Optional[int] = None) -> None:
         super().__init__()
-        if isinstance(taps, (str, Mapping)) or not isinstance(taps, Sequence):
+        if isinstance(taps, (str, Mapping)):
+            taps = [taps]
+        if not isinstance(taps, Sequence):
             raise TypeError(f"taps: expected a list such as ['neck'], got {taps!r}.")
         if not taps:
             raise ValueError("taps: is empty; an objective needs at least one, such as ['neck'].")
@@ -143,27 +146,17 @@ class Objective(BaseModule):
     @property
     def student_taps(self) -> list[str]:
         """What is read of the student; an objective may add places that are not matched, such as proposals."""
-        return [pair.student for pair in self.taps]
+        return [pair.student.text for pair in self.taps]
+
+    @property
+    def compared_taps(self) -> list[str]:
+        """Those of the student's taps that are matched image by image, and so have to give the same in training."""
+        return [pair.student.text for pair in self.taps]
 
     @property
     def teacher_taps(self) -> list[str]:
         """What is read of each teacher; an objective may add places that are not matched, such as logits."""
-        return [pair.teacher for pair in self.taps]
-
-    @property
-    def images_wanted(self) -> float:
-        """How many training images this objective still has to :meth:`observe`; 0 unless a method needs some."""
-        return 0
-
-    def observe(self, teachers: Sequence[TappedPass]) -> None:
-        """Sees a batch of training images before the first iteration (see :attr:`images_wanted`).
-
-        Args:
-            teachers (Sequence[TappedPass]): Those of each teacher that is read, without gradient.
-        """
-
-    def conclude(self) -> None:
-        """Ends the observation, in all processes at once; what was found goes into buffers, so that it is saved."""
+        return [pair.teacher.text for pair in self.taps]
 
     @abstractmethod
     def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:

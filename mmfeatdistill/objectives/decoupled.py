@@ -1,13 +1,13 @@
 """Decoupled knowledge distillation: logits, and the labels that split them."""
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Optional, Union
+from collections.abc import Iterator, Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor
 
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.losses import decoupled
-from mmfeatdistill.objectives.base import Objective
+from mmfeatdistill.objectives.base import Objective, Taps
 from mmfeatdistill.objectives.labels import single_labels
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.reader import TappedPass
@@ -38,7 +38,7 @@ class Decoupled(Objective):
         ValueError: ``taps`` is empty or does not follow the grammar.
     """
 
-    def __init__(self, taps: Sequence[Union[str, Mapping]], alpha: float = 1.0, beta: float = 8.0, tau: float = 4.0,
+    def __init__(self, taps: Taps, alpha: float = 1.0, beta: float = 8.0, tau: float = 4.0,
                  loss_weight: float = 1.0, teacher: Optional[int] = None) -> None:
         super().__init__(taps, teacher)
         self.alpha = alpha
@@ -66,12 +66,13 @@ class Decoupled(Objective):
                                             tau=self.tau)
 
     def _pairs(self, student: TappedPass, teachers: Sequence[TappedPass]) -> Iterator[tuple[Tensor, Tensor]]:
-        for features in teachers:
-            for tap in self.taps:
-                yield _logits(student[tap.student], tap.student), _logits(features[tap.teacher], tap.teacher)
+        for teacher in teachers:
+            for pair in self.taps:
+                yield _logits(student, pair.student.text), _logits(teacher, pair.teacher.text)
 
 
-def _logits(tensors: Sequence[Tensor], tap: str) -> Tensor:
+def _logits(tapped: TappedPass, tap: str) -> Tensor:
+    tensors = tapped[tap]
     if len(tensors) != 1 or tensors[0].dim() != 2:
         raise ValueError(f'taps: {tap!r} gives {[tuple(tensor.shape) for tensor in tensors]}; expected the logits of a '
                          "classifier, one tensor of shape (N, K), as in taps=['head.fc'].")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmfeatdistill.connectors import Bridge
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.losses import appearance, kl_divergence
-from mmfeatdistill.objectives.base import Objective, TapPair, no_gradient, only_teacher
+from mmfeatdistill.objectives.base import Objective, TapPair, Taps, keep_in_graph, only_teacher
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import same_size, shape_of
 from mmfeatdistill.taps.isolation import batch_statistics, untracked_statistics
@@ -64,7 +64,7 @@ class FCFD(Objective):
 
     runs_teacher = True
 
-    def __init__(self, taps: Sequence[Union[str, Mapping]], output: Union[str, Mapping], tau: float = 4.0,
+    def __init__(self, taps: Taps, output: Union[str, Mapping], tau: float = 4.0,
                  paths: int = 2, appearance_weight: float = 5.0, function_weight: float = 1.0,
                  teacher: Union[int, None] = None) -> None:
         super().__init__(taps, teacher)
@@ -77,24 +77,29 @@ class FCFD(Objective):
     @property
     def student_taps(self) -> list[str]:
         """The stages, and the logits for mixed paths."""
-        return [*super().student_taps, self.output.student]
+        return [*super().student_taps, self.output.student.text]
+
+    @property
+    def compared_taps(self) -> list[str]:
+        """The stages and the logits."""
+        return self.student_taps
 
     @property
     def teacher_taps(self) -> list[str]:
         """The stages and the logits."""
-        return [*super().teacher_taps, self.output.teacher]
+        return [*super().teacher_taps, self.output.teacher.text]
 
     def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the bridges, and finds the later parts of both networks (see :class:`Objective`)."""
         teacher = only_teacher(teachers, key)
         with config_key(f'{key}.taps'):
-            self._student = StageChain(student, [tap.student for tap in self.taps], self.output.student)
-            self._teacher = StageChain(teacher, [tap.teacher for tap in self.taps], self.output.teacher)
+            self._student = StageChain(student, [tap.student.text for tap in self.taps], self.output.student.text)
+            self._teacher = StageChain(teacher, [tap.teacher.text for tap in self.taps], self.output.teacher.text)
             pairs = list(zip(self._student.features(student), self._teacher.features(teacher)))
             self.to_teacher = nn.ModuleList(_bridge(s, t) for s, t in pairs)
             self.to_student = nn.ModuleList(_bridge(t, s) for s, t in pairs)
         with config_key(f'{key}.output'):
-            student_output, teacher_output = student[self.output.student][0], teacher[self.output.teacher][0]
+            student_output, teacher_output = student[self.output.student.text][0], teacher[self.output.teacher.text][0]
             if student_output.shape[1] != teacher_output.shape[1]:
                 raise ValueError(f'the student has {student_output.shape[1]} classes and the teacher '
                                  f'{teacher_output.shape[1]}, so their outputs cannot be compared.')
@@ -111,7 +116,7 @@ class FCFD(Objective):
         """The losses of a batch (see :class:`Objective`)."""
         [teacher] = teachers
         own, targets = self._student.features(student), self._teacher.features(teacher)
-        logits = teacher[self.output.teacher][0]
+        logits = teacher[self.output.teacher.text][0]
         bridged = [same_size(bridge(s), t)[0] for bridge, s, t in zip(self.to_teacher, own, targets)]
         loss_appearance = appearance(bridged, targets, pool_last=self._pools)
         loss_function = loss_appearance.new_zeros(())
@@ -130,7 +135,7 @@ class FCFD(Objective):
         idle = [bridge for stage, bridge in enumerate(self.to_student) if MixedPath(stage, False) not in paths]
         return dict(loss_appearance=self.appearance_weight * loss_appearance,
                     loss_function=self.function_weight * loss_function
-                    + no_gradient(parameter for bridge in idle for parameter in bridge.parameters()))
+                    + keep_in_graph(parameter for bridge in idle for parameter in bridge.parameters()))
 
     def _draw(self) -> list[MixedPath]:
         """The mixed paths of this iteration, from its number: all processes draw alike, and so does a resumed run."""

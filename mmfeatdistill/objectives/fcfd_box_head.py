@@ -1,6 +1,6 @@
 """Function-consistent feature distillation for two-stage detectors: the box head is the later part."""
-from collections.abc import Mapping, Sequence
-from typing import Optional, Union
+from collections.abc import Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from mmfeatdistill.connectors import Bridge
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.losses import appearance, kl_divergence
-from mmfeatdistill.objectives.base import Objective, only_teacher
+from mmfeatdistill.objectives.base import Objective, Taps, only_teacher
+from mmfeatdistill.objectives.pairs import match_features
 from mmfeatdistill.objectives.roi import run_box_head
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import same_size, shape_of
@@ -49,7 +50,7 @@ class FCFDBoxHead(Objective):
 
     runs_teacher = True
 
-    def __init__(self, taps: Sequence[Union[str, Mapping]], tau: float = 1.0, appearance_weight: float = 1.0,
+    def __init__(self, taps: Taps, tau: float = 1.0, appearance_weight: float = 1.0,
                  class_weight: float = 1.0, box_weight: float = 1.0, teacher: Optional[int] = None) -> None:
         super().__init__(taps, teacher)
         self.tau = tau
@@ -65,8 +66,9 @@ class FCFDBoxHead(Objective):
     def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the bridges and tries the box heads on each other's levels (see :class:`Objective`)."""
         teacher = only_teacher(teachers, key)
+        self.pairs = match_features(self.taps, student, teachers, key)
         with config_key(f'{key}.taps'):
-            own, targets = self._levels(student, teacher)
+            own, targets = self._levels(student, teachers)
             self.to_teacher = nn.ModuleList(Bridge(shape_of(s), shape_of(t)) for s, t in zip(own, targets))
             read = student.model.roi_head.bbox_roi_extractor.num_inputs
             self.to_student = nn.ModuleList(Bridge(shape_of(t), shape_of(s)) for s, t in zip(own[:read], targets))
@@ -81,7 +83,7 @@ class FCFDBoxHead(Objective):
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
         [teacher] = teachers
-        own, targets = self._levels(student, teacher)
+        own, targets = self._levels(student, teachers)
         [rois] = student[_ROIS]
         bridged = [same_size(bridge(s), t)[0] for bridge, s, t in zip(self.to_teacher, own, targets)]
         returned = [same_size(bridge(t), s)[0] for bridge, s, t in zip(self.to_student, own, targets)]
@@ -99,13 +101,9 @@ class FCFDBoxHead(Objective):
                 offsets, [mimicked.offsets] * len(offsets), pool_last=False)
         return losses
 
-    def _levels(self, student: TappedPass, teacher: TappedPass) -> tuple[list[Tensor], list[Tensor]]:
-        own = [level for tap in self.taps for level in student[tap.student]]
-        targets = [level for tap in self.taps for level in teacher[tap.teacher]]
-        if len(own) != len(targets):
-            raise ValueError(f'the student has {len(own)} levels and the teacher {len(targets)}; box heads can only be '
-                             'swapped between networks with as many.')
-        return own, targets
+    def _levels(self, student: TappedPass, teachers: Sequence[TappedPass]) -> tuple[list[Tensor], list[Tensor]]:
+        own, targets = zip(*(pair.of(student, teachers) for pair in self.pairs))
+        return list(own), list(targets)
 
 
 def _check_width(student: Tensor, teacher: Tensor, what: str) -> None:

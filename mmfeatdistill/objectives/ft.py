@@ -1,21 +1,23 @@
 """Factor Transfer: a student mimics what an autoencoder makes of the teacher's feature."""
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Optional, Union
+from collections.abc import Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.connectors.paraphraser import Paraphraser
-from mmfeatdistill.objectives.feature_match import FeatureMatch
+from mmfeatdistill.connectors.translator import Translator
+from mmfeatdistill.losses import FactorTransfer
+from mmfeatdistill.objectives.base import Objective, Taps
+from mmfeatdistill.objectives.pairs import match_features
 from mmfeatdistill.registry import MODELS
-from mmfeatdistill.taps.feature_map import as_map
+from mmfeatdistill.taps.feature_map import as_map, shape_of
 from mmfeatdistill.taps.reader import TappedPass
 
 
 @MODELS.register_module()
-class FT(FeatureMatch):
+class FT(Objective):
     r"""Paraphrasing Complex Network: Network Compression via Factor Transfer (arXiv 1802.04977).
 
     .. math:: L = \lambda \, \ell_\mathrm{FT}\bigl(T(s),\, E(t)\bigr), \qquad
@@ -52,43 +54,34 @@ class FT(FeatureMatch):
         ['loss_0', 'loss_paraphrase_0']
     """
 
-    def __init__(self, taps: Sequence[Union[str, Mapping]], rate: float = 0.5, loss_weight: float = 500.0,
-                 paraphrase_weight: float = 1.0, teacher: Optional[int] = None) -> None:
-        super().__init__(taps, dict(type='FactorTransfer', loss_weight=loss_weight), dict(type='Translator'), teacher)
+    def __init__(self, taps: Taps, rate: float = 0.5, loss_weight: float = 500.0, paraphrase_weight: float = 1.0,
+                 teacher: Optional[int] = None) -> None:
+        super().__init__(taps, teacher)
         if not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
             raise ValueError(f'rate: expected a positive number, got {rate!r}.')
+        self.loss = FactorTransfer(loss_weight)
         self.rate = rate
         self.paraphrase_weight = paraphrase_weight
 
     def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds a paraphraser and a translator for each pair of features (see :class:`Objective`)."""
-        self.paraphrasers = nn.ModuleList()
-        for feature in self._targets(teachers):
-            channels = as_map(feature).shape[1]
-            self.paraphrasers.append(Paraphraser(channels, max(1, round(channels * self.rate))))
-        super().prepare(student, self._paraphrased(teachers)[0], key)
+        self.pairs = match_features(self.taps, student, teachers, key)
+        self.paraphrasers, self.connectors = nn.ModuleList(), nn.ModuleList()
+        for pair in self.pairs:
+            own, target = (shape_of(feature) for feature in pair.of(student, teachers))
+            factor = target._replace(channels=max(1, round(target.channels * self.rate)))
+            self.paraphrasers.append(Paraphraser(target.channels, factor.channels))
+            self.connectors.append(Translator(own, factor))
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`)."""
-        factors, reconstructions = self._paraphrased(teachers)
-        losses = super().forward(student, factors)
-        for index, (feature, reconstruction) in enumerate(zip(self._targets(teachers), reconstructions)):
-            error = (reconstruction - as_map(feature)).abs()
+        losses, paraphrase = {}, {}
+        for index, (pair, paraphraser, translator) in enumerate(zip(self.pairs, self.paraphrasers, self.connectors)):
+            own, target = pair.of(student, teachers)
+            factor, reconstruction = paraphraser(as_map(target))
+            losses[f'loss_{index}'] = self.loss(*pair.connect(translator, own, factor.detach()))
+            error = (reconstruction - as_map(target)).abs()
             # The mean of a half-precision map, taken in half precision, may overflow on its way.
-            losses[f'loss_paraphrase_{index}'] = self.paraphrase_weight * error.mean(
+            paraphrase[f'loss_paraphrase_{index}'] = self.paraphrase_weight * error.mean(
                 dtype=torch.promote_types(error.dtype, torch.float32))
-        return losses
-
-    def _paraphrased(self, teachers: Sequence[TappedPass]) -> tuple[list[TappedPass], list[Tensor]]:
-        """The readings with factors in place of features, and the reconstructions of the features."""
-        paraphrasers, readings, reconstructions = iter(self.paraphrasers), [], []
-        for teacher in teachers:
-            features: dict[str, list[Tensor]] = {}
-            for pair in self.taps:
-                features[pair.teacher] = []
-                for feature in teacher[pair.teacher]:
-                    factor, reconstruction = next(paraphrasers)(as_map(feature))
-                    features[pair.teacher].append(factor.detach())
-                    reconstructions.append(reconstruction)
-            readings.append(replace(teacher, features=features))
-        return readings, reconstructions
+        return losses | paraphrase

@@ -23,49 +23,49 @@ class Hyperplanes(nn.Module):
 
     Args:
         weight (Tensor): Their directions, shape (M, D).
-        offsets (str): What they are placed at: the ``'median'`` or ``'mean'`` of the projections that are observed,
-            or ``'zero'``, which needs no observation.
+        offsets (str): What they are placed at: the ``'median'`` or ``'mean'`` of the projections of features that are
+            seen, or ``'zero'``, which needs none.
 
     Attributes:
         weight (Tensor): As given.
         bias (Tensor): Offsets of shape (M,): minus the median or mean; 0 until they are known.
-        is_placed (Tensor): Whether they are known, a boolean scalar.
+        is_known (Tensor): Whether they are, a boolean scalar.
 
     Examples:
         >>> planes = Hyperplanes(torch.eye(2), 'mean')
-        >>> planes.observe(torch.tensor([[[1.0, 5.0], [3.0, 5.0]]]))
-        >>> planes.place()
+        >>> planes.update(torch.tensor([[[1.0, 5.0], [3.0, 5.0]]]))
+        >>> planes.finish()
         >>> planes.bias
         tensor([-2., -5.])
     """
 
     weight: Tensor
     bias: Tensor
-    is_placed: Tensor
+    is_known: Tensor
 
     def __init__(self, weight: Tensor, offsets: Offsets) -> None:
         super().__init__()
         self.register_buffer('weight', weight)
         self.register_buffer('bias', weight.new_zeros(len(weight)))
-        self.register_buffer('is_placed', torch.tensor(offsets == 'zero'))
+        self.register_buffer('is_known', torch.tensor(offsets == 'zero'))
         width = weight.shape[1]
         self._statistic: Union[_Mean, _Median, None] = (
             None if offsets == 'zero' else _Mean(width) if offsets == 'mean' else _Median(width))
 
-    def observe(self, samples: Tensor) -> None:
+    def update(self, samples: Tensor) -> None:
         """Adds features to the statistic.
 
         Args:
             samples (Tensor): Shape (N, P, D): of N images, P positions each.
         """
-        assert self._statistic is not None, 'only what is to be placed observes'
-        self._statistic.observe(samples)
+        assert self._statistic is not None, 'only offsets that are not known are found'
+        self._statistic.update(samples)
 
-    def place(self) -> None:
-        """Places the hyperplanes at what was observed, in all processes together."""
-        assert self._statistic is not None, 'only what is to be placed is concluded'
+    def finish(self) -> None:
+        """Places the hyperplanes at the statistic of all processes."""
+        assert self._statistic is not None, 'only offsets that are not known are found'
         self.bias.copy_(self._statistic.offsets(self.weight))
-        self.is_placed.fill_(True)
+        self.is_known.fill_(True)
         self._statistic = None  # its samples are not needed any more
 
 
@@ -75,7 +75,7 @@ class _Mean:
     def __init__(self, width: int) -> None:
         self._sum_and_count = torch.zeros(width + 1, dtype=torch.float64)
 
-    def observe(self, samples: Tensor) -> None:
+    def update(self, samples: Tensor) -> None:
         """Adds samples of shape (N, P, D)."""
         samples = samples.flatten(0, 1)
         self._sum_and_count[:-1] += samples.sum(0, dtype=torch.float64).cpu()
@@ -94,7 +94,7 @@ class _Median:
         self._samples = [torch.empty(0, width)]
         self._generator = torch.Generator().manual_seed(0)
 
-    def observe(self, samples: Tensor) -> None:
+    def update(self, samples: Tensor) -> None:
         """Keeps samples of shape (N, P, D), of each image some positions."""
         images, positions, _ = samples.shape
         chosen = torch.rand(images, positions, generator=self._generator).topk(min(positions, POSITIONS)).indices

@@ -1,30 +1,31 @@
 """Mimicking features by locality-sensitive hashing: on which side of random hyperplanes the teacher's feature lies."""
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, Optional, Union
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.errors import config_key
 from mmfeatdistill.losses import lsh
-from mmfeatdistill.objectives.base import TapPair
-from mmfeatdistill.objectives.feature_match import FeatureMatch
+from mmfeatdistill.objectives.base import Objective, TapPair, Taps
 from mmfeatdistill.objectives.finite_guard import FiniteGuard
 from mmfeatdistill.objectives.hyperplanes import POSITIONS, Hyperplanes, Offsets
 from mmfeatdistill.objectives.labels import single_labels
+from mmfeatdistill.objectives.pairs import FeaturePair, build_connectors, match_features
+from mmfeatdistill.objectives.statistics import NeedsStatistics
+from mmfeatdistill.objectives.trial import try_losses
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import as_map, shape_of
 from mmfeatdistill.taps.reader import TappedPass
-from mmfeatdistill.taps.tap import Tap
 
 Kind = Literal['bce', 'l1', 'l2']
 
 
 @MODELS.register_module()
-class LSH(FeatureMatch):
+class LSH(NeedsStatistics, Objective):
     r"""Distilling Knowledge by Mimicking Features (arXiv 2011.01424).
 
     .. math:: L = \beta \, \Bigl( \frac{1}{NM} \sum_{n,m} \mathrm{bce}\bigl((W g(s_n) + b)_m, [(W t_n + b)_m > 0]\bigr)
@@ -80,13 +81,11 @@ class LSH(FeatureMatch):
         {'loss_0': tensor(0.)}
     """
 
-    def __init__(self, taps: Sequence[Union[str, Mapping]], hashes: Optional[int] = None, kind: Kind = 'bce',
-                 with_l2: bool = True, bias: Offsets = 'median', std: Union[float, str] = 'classifier',
-                 classifier: Optional[str] = None, only_correct: bool = False, loss_weight: float = 5.0,
-                 connector: Optional[dict] = None, max_samples: int = 100_000, seed: int = 0,
-                 teacher: Optional[int] = None) -> None:
-        super().__init__(taps, dict(type=_Hashed, kind=kind, with_l2=with_l2, loss_weight=loss_weight), connector,
-                         teacher)
+    def __init__(self, taps: Taps, hashes: Optional[int] = None, kind: Kind = 'bce', with_l2: bool = True,
+                 bias: Offsets = 'median', std: Union[float, str] = 'classifier', classifier: Optional[str] = None,
+                 only_correct: bool = False, loss_weight: float = 5.0, connector: Optional[dict] = None,
+                 max_samples: int = 100_000, seed: int = 0, teacher: Optional[int] = None) -> None:
+        super().__init__(taps, teacher)
         if bias not in ('median', 'mean', 'zero'):
             raise ValueError(f"bias: expected 'median', 'mean' or 'zero', got {bias!r}.")
         if std != 'classifier' and not (isinstance(std, (int, float)) and 0 < std < math.inf):
@@ -96,10 +95,11 @@ class LSH(FeatureMatch):
                 raise ValueError(f'{name}: expected a positive number, got {count!r}.')
         if not isinstance(seed, int) or not -2**63 <= seed < 2**63:
             raise ValueError(f'seed: expected an integer of at most 64 bits, got {seed!r}.')
+        self.loss = _Hashed(kind, with_l2, loss_weight)
         self._hashes, self._bias, self._std, self._classifier = hashes, bias, std, classifier
+        self._connector = connector
         self._max_samples, self._seed = max_samples, seed
         self._classifiers = [self._classifier_at(pair) for pair in self.taps] if only_correct else []
-        self._offsets_are_known = False
 
     @property
     def teacher_taps(self) -> list[str]:
@@ -118,39 +118,39 @@ class LSH(FeatureMatch):
             ConfigError: The features cannot be matched, no classifier tells ``std``, or the features are maps and only
                 images count that are rightly classified.
         """
-        super().prepare(student, teachers, key)
         self._key = key
         self._guard = FiniteGuard(key)
+        self.pairs = match_features(self.taps, student, teachers, key)
+        self.connectors = build_connectors(self._connector, self.pairs, student, teachers, key)
+        try_losses(_check_width, self.connectors, self.pairs, student, teachers, key)
         generator = torch.Generator().manual_seed(self._seed)
         self.hashings = nn.ModuleList()
-        for teacher, pair, feature in self._places(teachers):
-            shape = shape_of(feature)
+        for pair in self.pairs:
+            teacher, shape = teachers[pair.teacher_index], shape_of(pair.target(teachers))
             with config_key(f'{key}.only_correct'):
                 _check_images_count(self._classifiers, teacher, is_map=shape.height * shape.width > 1)
             with config_key(f'{key}.std'):
-                std = float(self._std) if self._std != 'classifier' else self._std_at(teacher, pair)
+                std = float(self._std) if self._std != 'classifier' else self._std_at(teacher, pair.taps)
             hashes = self._hashes or self._default_hashes(shape.channels)
             self.hashings.append(Hyperplanes(std * torch.randn(hashes, shape.channels, generator=generator),
                                              self._bias))
-        are_vectors = all(as_map(feature)[0, 0].numel() == 1 for feature in self._targets(teachers))
+        are_vectors = all(as_map(pair.target(teachers))[0, 0].numel() == 1 for pair in self.pairs)
         self._images = self._max_samples if are_vectors else -(-self._max_samples // POSITIONS)
 
     @property
     def images_wanted(self) -> float:
-        """All for means, as ``max_samples`` says for medians, 0 once they are known (see :class:`Objective`)."""
-        if all(hashing.is_placed for hashing in self.hashings):
+        """All for means, as ``max_samples`` says for medians, 0 once they are known."""
+        if all(hashing.is_known for hashing in self.hashings):
             return 0
         return math.inf if self._bias == 'mean' else self._images
 
-    def observe(self, teachers: Sequence[TappedPass]) -> None:
-        """Adds a batch to the statistics of the teacher's features (see :class:`Objective`)."""
-        for hashing, feature in zip(self.hashings, self._targets(teachers)):
-            hashing.observe(as_map(feature).flatten(2).transpose(1, 2))
+    def update_statistics(self, teachers: Sequence[TappedPass]) -> None:
+        for hashing, pair in zip(self.hashings, self.pairs):
+            hashing.update(as_map(pair.target(teachers)).flatten(2).transpose(1, 2))
 
-    def conclude(self) -> None:
-        """Places the hyperplanes, alike in all processes (see :class:`Objective`)."""
+    def finish_statistics(self) -> None:
         for hashing in self.hashings:
-            hashing.place()
+            hashing.finish()
         print_log(f'{self._key}: {sum(len(hashing.bias) for hashing in self.hashings)} hyperplanes placed at the '
                   f"{self._bias} of the teacher's features.", logger='current', level=logging.INFO)
 
@@ -162,53 +162,37 @@ class LSH(FeatureMatch):
             teachers (Sequence[TappedPass]): Those of each teacher that is read, without gradient.
 
         Returns:
-            dict[str, Tensor]: ``loss_0``, ``loss_1``, ... in the order of the taps, and of the teachers.
+            dict[str, Tensor]: ``loss_0``, ``loss_1``, ... in the order of the teachers, and of the taps.
 
         Raises:
             ConfigError: Offsets had to be found and were not.
             RuntimeError: A loss is not finite, or was not in a step before.
         """
-        self._check_placed()
-        places = zip(self.connectors, self._pairs(student, teachers), self.hashings, self._masks(teachers))
-        losses = {f'loss_{i}': self._match(connector, s, t, hashing, mask)
-                  for i, (connector, (s, t), hashing, mask) in enumerate(places)}
+        self.check_statistics(
+            f"{self._key}.bias: {self._bias!r} is that of the teacher's features on training images, which were not "
+            "looked at; add dict(type='mmfeatdistill.StatisticsHook') to custom_hooks, or set bias='zero'.")
+        losses = {}
+        for index, (pair, connector, hashing) in enumerate(zip(self.pairs, self.connectors, self.hashings)):
+            connected, target = pair.connect(connector, *pair.of(student, teachers))
+            losses[f'loss_{index}'] = self.loss(_rows(as_map(connected)), _rows(as_map(target)), weight=hashing.weight,
+                                                bias=hashing.bias, sample_mask=self._mask(pair, teachers))
         self._guard.check(list(losses.values()))
         return losses
 
-    def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor, hashing: Optional[Hyperplanes] = None,
-               mask: Optional[Tensor] = None) -> Tensor:
-        """The loss of one pair of features; in the dry run, before there are hashes, whether they can be compared."""
-        connected, target = self._connected(connector, student, teacher)
-        if connected.shape[1] != target.shape[1]:
-            raise ValueError('hashing compares vectors of one width. Either let the student end in one more linear '
-                             "layer of the teacher's width, which stays a part of it (the paper's 2FC), and tap what "
-                             'follows, or match through a connector that is dropped after training.')
-        if hashing is None:
-            return connected.new_zeros(())
-        return self.loss(_rows(connected), _rows(target), weight=hashing.weight, bias=hashing.bias, sample_mask=mask)
-
-    def _places(self, teachers: Sequence[TappedPass]) -> Iterator[tuple[TappedPass, TapPair, Tensor]]:
-        """The teachers' features in the order of the losses, with where they are from."""
-        for teacher in teachers:
-            for pair in self.taps:
-                for feature in teacher[pair.teacher]:
-                    yield teacher, pair, feature
-
-    def _masks(self, teachers: Sequence[TappedPass]) -> Iterator[Optional[Tensor]]:
-        """Which images count in each loss; None for all."""
-        for teacher, pair, _ in self._places(teachers):
-            if not self._classifiers:
-                yield None
-                continue
-            logits = teacher[self._classifier_at(pair)][0]
-            with config_key(f'{self._key}.only_correct'):
-                yield logits.argmax(1) == single_labels(teacher.data_samples).to(logits.device)
+    def _mask(self, pair: FeaturePair, teachers: Sequence[TappedPass]) -> Optional[Tensor]:
+        """Which images count in a loss; None for all."""
+        if not self._classifiers:
+            return None
+        teacher = teachers[pair.teacher_index]
+        logits = teacher[self._classifier_at(pair.taps)][0]
+        with config_key(f'{self._key}.only_correct'):
+            return logits.argmax(1) == single_labels(teacher.data_samples).to(logits.device)
 
     def _classifier_at(self, pair: TapPair) -> str:
         """The path of the teacher's classifier after a tap."""
-        place = Tap.parse(pair.teacher).place
+        place = pair.teacher.place
         if self._classifier is None and not place.is_input:
-            raise ValueError(f'{pair.teacher!r} is not the input of the teacher\'s classifier, so that has to be '
+            raise ValueError(f'{pair.teacher.text!r} is not the input of the teacher\'s classifier, so that has to be '
                              "named, as in classifier='head.fc' or classifier='decode_head.conv_seg'.")
         return self._classifier or place.path
 
@@ -223,14 +207,6 @@ class LSH(FeatureMatch):
 
     def _default_hashes(self, width: int) -> int:
         return 2048
-
-    def _check_placed(self) -> None:
-        """Asked once, as the answer lies on the device."""
-        if not self._offsets_are_known and self.images_wanted:
-            raise ConfigError(f"{self._key}.bias: {self._bias!r} is that of the teacher's features on training images, "
-                              "which were not looked at; add dict(type='mmfeatdistill.StatisticsHook') to "
-                              "custom_hooks, or set bias='zero'.")
-        self._offsets_are_known = True
 
 
 class _Hashed(nn.Module):
@@ -269,6 +245,15 @@ def weight_std(classifier: nn.Module) -> float:
     if not isinstance(weight, Tensor) or weight.dim() < 2 or not weight.std() > 0:
         raise ValueError(f'{type(classifier).__name__} has no weights that vary.')
     return float(weight.std())
+
+
+def _check_width(connected: Tensor, target: Tensor) -> Tensor:
+    """In the place of the loss in the dry run, when there are no hashes yet."""
+    if connected.shape[1] != target.shape[1]:
+        raise ValueError('hashing compares vectors of one width. Either let the student end in one more linear '
+                         "layer of the teacher's width, which stays a part of it (the paper's 2FC), and tap what "
+                         'follows, or match through a connector that is dropped after training.')
+    return connected.new_zeros(())
 
 
 def _check_images_count(classifiers: Sequence[str], teacher: TappedPass, is_map: bool) -> None:

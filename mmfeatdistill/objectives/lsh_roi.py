@@ -60,6 +60,11 @@ class LSHRoI(LSH):
         return [_BOX_FEATURE, _EXTRACTED]
 
     @property
+    def compared_taps(self) -> list[str]:
+        """None: proposals are drawn in training only."""
+        return []
+
+    @property
     def teacher_taps(self) -> list[str]:
         """The levels that the box head starts from."""
         return [_LEVELS]

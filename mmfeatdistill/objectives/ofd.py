@@ -1,15 +1,18 @@
 """Feature overhaul: pre-activations, matched where the teacher is active or the student is too high."""
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Optional, Union
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
 
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.errors import config_key
 from mmfeatdistill.losses import overhaul_margin, partial_l2
-from mmfeatdistill.objectives.feature_match import FeatureMatch
+from mmfeatdistill.objectives.base import Objective, Taps
+from mmfeatdistill.objectives.pairs import FeaturePair, build_connectors, match_features
+from mmfeatdistill.objectives.statistics import NeedsStatistics
+from mmfeatdistill.objectives.trial import try_losses
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dry_run import trace
 from mmfeatdistill.taps.feature_map import as_map, shape_of
@@ -18,7 +21,7 @@ from mmfeatdistill.taps.tracing import feeding_norms
 
 
 @MODELS.register_module()
-class OFD(FeatureMatch):
+class OFD(NeedsStatistics, Objective):
     r"""A Comprehensive Overhaul of Feature Distillation (arXiv 1904.01866).
 
     .. math:: L_l = \lambda \, \frac{w_l}{N} \sum_{n,c,i} d\bigl(R(g_l(s_l)),\, \max(t_l, m_l)\bigr),
@@ -58,24 +61,24 @@ class OFD(FeatureMatch):
         >>> objective = OFD(taps=['0'], connector=dict(type='Identity'), loss_weight=1)
         >>> one = reading(torch.tensor([[[[-4.0, -2.0, 5.0]]]]))
         >>> objective.prepare(one, [one], key='model.objectives.ofd')
-        >>> objective.observe([one])
-        >>> objective.conclude()  # estimates the margin -3
+        >>> objective.update_statistics([one])
+        >>> objective.finish_statistics()  # estimates the margin -3
         >>> objective(reading(torch.tensor([[[[-5.0, -1.0, 4.0]]]])), [one])
         {'loss_0': tensor(2.)}
     """
 
-    def __init__(self, taps: Sequence[Union[str, Mapping]], connector: Optional[dict] = None,
-                 loss_weight: float = 1e-4, stage_weights: Optional[Sequence[float]] = None,
-                 margin_images: float = 512, teacher: Optional[int] = None) -> None:
-        super().__init__(taps, dict(type=_PartialL2, loss_weight=loss_weight), connector or dict(type='ConvBN'),
-                         teacher)
+    def __init__(self, taps: Taps, connector: Optional[dict] = None, loss_weight: float = 1e-4,
+                 stage_weights: Optional[Sequence[float]] = None, margin_images: float = 512,
+                 teacher: Optional[int] = None) -> None:
+        super().__init__(taps, teacher)
         if stage_weights is not None and not _are_numbers(stage_weights):
             raise TypeError(f'stage_weights: expected a list of numbers, one for each feature, got {stage_weights!r}.')
         if not _are_numbers([margin_images]) or not margin_images > 0:
             raise ValueError(f'margin_images: expected a positive number, got {margin_images!r}.')
+        self.loss = _PartialL2(loss_weight)
+        self._connector = connector or dict(type='ConvBN')
         self._given_weights = stage_weights
         self._margin_images = margin_images
-        self._margins_are_known = False
 
     def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the connectors, and finds the margins or what they are to be estimated for (see :class:`Objective`).
@@ -88,32 +91,34 @@ class OFD(FeatureMatch):
         Raises:
             ConfigError: The features cannot be matched, or there are more or fewer ``stage_weights`` than features.
         """
-        super().prepare(student, teachers, key)
         self._key = key
+        self.pairs = match_features(self.taps, student, teachers, key)
+        self.connectors = build_connectors(self._connector, self.pairs, student, teachers, key)
         self.margins = nn.ModuleList()
         self.stage_weights: list[float] = []
-        for teacher in teachers:
-            norms = list(self._norms(teacher))
-            self.margins.extend(_Margin(shape_of(feature).channels, norm)
-                                for feature, norm in zip(self._targets([teacher]), norms))
+        for index, teacher in enumerate(teachers):
+            pairs = [pair for pair in self.pairs if pair.teacher_index == index]
+            for pair, norm in zip(pairs, _norms(teacher, pairs)):
+                self.margins.append(_Margin(shape_of(pair.target(teachers)).channels, norm))
             with config_key(f'{key}.stage_weights'):
-                self.stage_weights += _stage_weights(len(norms), self._given_weights)
+                self.stage_weights += _stage_weights(len(pairs), self._given_weights)
+        # With a plain ReLU, as margins may not be known yet.
+        try_losses(lambda own, target: self.loss(own, target, margin=target.new_zeros(target.shape[1])),
+                   self.connectors, self.pairs, student, teachers, key)
 
     @property
     def images_wanted(self) -> float:
-        """``margin_images`` while there are margins to be estimated, 0 afterwards (see :class:`Objective`)."""
+        """``margin_images`` while there are margins to be estimated, 0 afterwards."""
         return self._margin_images if any(margin.is_unknown() for margin in self._estimated()) else 0
 
-    def observe(self, teachers: Sequence[TappedPass]) -> None:
-        """Adds a batch to the estimates (see :class:`Objective`)."""
-        for margin, feature in zip(self.margins, self._targets(teachers)):
+    def update_statistics(self, teachers: Sequence[TappedPass]) -> None:
+        for margin, pair in zip(self.margins, self.pairs):
             if margin.is_estimated:
-                margin.observe(as_map(feature))
+                margin.update(as_map(pair.target(teachers)))
 
-    def conclude(self) -> None:
-        """Sets the margins that were estimated, equal in all processes (see :class:`Objective`)."""
+    def finish_statistics(self) -> None:
         for margin in self._estimated():
-            margin.conclude()
+            margin.finish()
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         """The losses of a batch (see :class:`Objective`).
@@ -123,43 +128,35 @@ class OFD(FeatureMatch):
             teachers (Sequence[TappedPass]): Those of each teacher that is read, without gradient.
 
         Returns:
-            dict[str, Tensor]: ``loss_0``, ``loss_1``, ... in the order of the taps, and of the teachers.
+            dict[str, Tensor]: ``loss_0``, ``loss_1``, ... in the order of the teachers, and of the taps.
 
         Raises:
             ConfigError: Margins had to be estimated and were not.
         """
-        self._check_margins()
-        stages = zip(self.stage_weights, self.margins, self.connectors, self._pairs(student, teachers))
-        return {f'loss_{i}': weight * self._match(connector, s, t, margin.value)
-                for i, (weight, margin, connector, (s, t)) in enumerate(stages)}
-
-    def _match(self, connector: nn.Module, student: Tensor, teacher: Tensor,
-               margin: Optional[Tensor] = None) -> Tensor:
-        """The loss of one pair of features; with a plain ReLU in the dry run, before margins are known."""
-        connected, target = self._connected(connector, student, teacher)
-        return self.loss(connected, target, margin=target.new_zeros(target.shape[1]) if margin is None else margin)
-
-    def _norms(self, teacher: TappedPass) -> Iterator[Optional[nn.Module]]:
-        """The normalization that tells the distribution of each of the teacher's features, or None."""
-        calls = trace(teacher.model, size=teacher.inputs.shape[-1])
-        taps = {tap.text: tap for tap in teacher.reader.taps}
-        for tap in (taps[pair.teacher] for pair in self.taps):
-            found = feeding_norms(calls, tap.place.path, tap.place.is_input)
-            count = len(teacher[tap.text])  # more than the last call gave, where each call counts
-            for name in tap.select(found * (count if tap.is_each else 1))[:count] if found else [None] * count:
-                yield None if name is None else teacher.model.get_submodule(name)
+        self.check_statistics(
+            f'{self._key}: no batch normalization tells all margins of the teacher at '
+            f'{[pair.teacher.text for pair in self.taps]}, and they have not been estimated; add '
+            "dict(type='mmfeatdistill.StatisticsHook') to custom_hooks.")
+        stages = zip(self.stage_weights, self.margins, self.connectors, self.pairs)
+        return {f'loss_{i}': weight * self.loss(*pair.connect(connector, *pair.of(student, teachers)),
+                                                margin=margin.value)
+                for i, (weight, margin, connector, pair) in enumerate(stages)}
 
     def _estimated(self) -> Iterator['_Margin']:
         return (margin for margin in self.margins if margin.is_estimated)
 
-    def _check_margins(self) -> None:
-        """Asked once, as the answer lies on the device."""
-        if not self._margins_are_known and self.images_wanted:
-            raise ConfigError(
-                f'{self._key}: no batch normalization tells all margins of the teacher at '
-                f"{[pair.teacher for pair in self.taps]}, and they have not been estimated; add "
-                "dict(type='mmfeatdistill.StatisticsHook') to custom_hooks.")
-        self._margins_are_known = True
+
+def _norms(teacher: TappedPass, pairs: Sequence[FeaturePair]) -> Iterator[Optional[nn.Module]]:
+    """The normalization that tells the distribution of each of the teacher's features, or None."""
+    calls = trace(teacher.model, size=teacher.inputs.shape[-1])
+    taps = {tap.text: tap for tap in teacher.reader.taps}
+    for pair in pairs:
+        tap = taps[pair.teacher.tap]
+        found = feeding_norms(calls, tap.place.path, tap.place.is_input)
+        count = len(teacher[tap.text])  # more than the last call gave, where each call counts
+        names = tap.select(found * (count if tap.is_each else 1)) if found else [None] * count
+        name = names[pair.teacher.position]
+        yield None if name is None else teacher.model.get_submodule(name)
 
 
 class _PartialL2(nn.Module):
@@ -189,13 +186,13 @@ class _Margin(nn.Module):
     def is_unknown(self) -> bool:
         return bool(self.value.isnan().any())
 
-    def observe(self, feature: Tensor) -> None:
+    def update(self, feature: Tensor) -> None:
         """Adds the sum and the number of the negative values of each channel."""
         negative = feature < 0
         total = feature.masked_fill(~negative, 0).sum((0, 2, 3), dtype=torch.float64)
         self._sums += torch.stack([total, negative.sum((0, 2, 3))]).cpu()
 
-    def conclude(self) -> None:
+    def finish(self) -> None:
         """Sets the means of what all processes have seen."""
         all_reduce(self._sums)
         total, count = self._sums

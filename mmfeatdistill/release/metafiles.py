@@ -10,7 +10,8 @@ import yaml
 from mmengine.config import Config
 
 from mmfeatdistill.atomic_files import atomic_write
-from mmfeatdistill.distill_config import student_config, teacher_options
+from mmfeatdistill.distill_config import is_distillation, teacher_options
+from mmfeatdistill.markdown import markdown_table
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES, config_folder, stock_config
 
 BEGIN = '<!-- configs: python tools/model_index.py -->'
@@ -156,13 +157,13 @@ def table(models: Sequence[Mapping[str, Any]]) -> str:
     """
     distilled = any('Teacher' in model['Metadata'] for model in models)
     head = ['config', *(['student', 'teacher'] if distilled else []), 'data, schedule', 'result']
-    lines = [head, ['---'] * len(head)]
+    rows = []
     for model in models:
         told = model['Metadata']
         pair = [_linked(told.get('Student', '-')), _teachers(told)] if distilled else []
         file = osp.basename(model['Config'])
-        lines.append([f'[{file}]({file})', *pair, f'{told["Training Data"]}, {_schedule(told)}', _result(model)])
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+        rows.append([f'[{file}]({file})', *pair, f'{told["Training Data"]}, {_schedule(told)}', _result(model)])
+    return markdown_table(head, rows) + '\n'
 
 
 def dump(content: Mapping[str, Any]) -> str:
@@ -208,10 +209,9 @@ def _with_models(content: Mapping[str, Any], models: list[dict[str, Any]]) -> di
     models = sorted(models, key=lambda model: model['Name'])
     data = sorted({model['Metadata']['Training Data'] for model in models})
     own, *others = content['Collections']
-    told = {**(own.get('Metadata') or {}), 'Training Data': data[0] if len(data) == 1 else data}
-    return {'Collections': [{**{'Name': own['Name'], 'Metadata': told},
-                             **{key: value for key, value in own.items() if key not in ('Name', 'Metadata')}}, *others],
-            'Models': models}
+    head = {'Name': own['Name'],
+            'Metadata': {**(own.get('Metadata') or {}), 'Training Data': data[0] if len(data) == 1 else data}}
+    return {'Collections': [{**head, **own, **head}, *others], 'Models': models}
 
 
 def _collection(folder: Path, root: Path) -> dict[str, Any]:
@@ -230,11 +230,10 @@ def _collection(folder: Path, root: Path) -> dict[str, Any]:
 
 def _model(config: Path, content: Mapping[str, Any], root: Path) -> dict[str, Any]:
     known: Mapping[str, Any] = next((model for model in content['Models'] if model['Name'] == config.stem), {})
-    derived = {'Name': config.stem, 'In Collection': known.get('In Collection', content['Collections'][0]['Name']),
-               'Config': config.relative_to(root).as_posix()}
     kept = {key: value for key, value in (known.get('Metadata') or {}).items() if key not in _DERIVED}
-    return {**derived, 'Metadata': {**_metadata(str(config), root), **kept},
-            **{key: value for key, value in known.items() if key not in (*derived, 'Metadata')}}
+    derived = {'Name': config.stem, 'In Collection': known.get('In Collection', content['Collections'][0]['Name']),
+               'Config': config.relative_to(root).as_posix(), 'Metadata': {**_metadata(str(config), root), **kept}}
+    return {**derived, **known, **derived}  # first to be at the front, then to replace what is known
 
 
 def _metadata(config: str, root: Path) -> dict[str, Any]:
@@ -243,7 +242,7 @@ def _metadata(config: str, root: Path) -> dict[str, Any]:
     for key, setting in (('Epochs', 'max_epochs'), ('Iterations', 'max_iters')):
         if setting in cfg.train_cfg:
             told[key] = cfg.train_cfg[setting]
-    if student_config(cfg) is not cfg:
+    if is_distillation(cfg):
         student = _student_file(config)
         told['Student'] = _shown(student, root) if student else str(cfg.model.student.get('type'))
         teachers = teacher_options(cfg.model.teacher).values()
@@ -261,7 +260,7 @@ def _student_file(config: str) -> Optional[str]:
     for base in _bases(config):
         cfg = _load(base)
         if 'model' in cfg:
-            return base if student_config(cfg) is cfg else _student_file(base)
+            return _student_file(base) if is_distillation(cfg) else base
     return None
 
 

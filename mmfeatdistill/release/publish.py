@@ -18,17 +18,16 @@ from typing import Any, Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.checkpoints.load import read_checkpoint
-from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.distill_config import is_distillation, student_config
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.registry import SCOPE
 from mmfeatdistill.release.metafiles import data_name
 from mmfeatdistill.version import __version__
-from mmfeatdistill.zoo.configs import build_model
+from mmfeatdistill.zoo.configs import build_model, build_runner
 
 TOLERANCE = 0.005
 """By how much of itself a metric may differ from the logged one."""
@@ -189,7 +188,7 @@ def stock_student(trained: Config) -> Config:
     Returns:
         Config: The settings that a runner or a library's own commands read.
     """
-    cfg = student_config(trained)
+    cfg = student_config(trained) if is_distillation(trained) else trained
     kept = (set(inspect.signature(Runner.__init__).parameters) - _OF_THE_RUN) | _READ_BESIDES
     settings: dict[str, Any] = {key: value for key, value in cfg.to_dict().items() if key in kept}
     hooks = [hook for hook in settings.pop('custom_hooks', None) or [] if not _is_ours(hook.get('type'))]
@@ -288,7 +287,7 @@ def _validate(cfg: Config, content: bytes) -> dict[str, float]:
                              'default_hooks.checkpoint': None})
         run.val_dataloader.persistent_workers = False
         try:
-            runner = RUNNERS.build(run) if 'runner_type' in run else Runner.from_cfg(run)
+            runner = build_runner(run)
             return {name: float(value) for name, value in runner.val().items() if isinstance(value, Real)}
         except (OSError, AssertionError) as error:
             raise FileNotFoundError(

@@ -3,10 +3,7 @@ import io
 import textwrap
 from collections.abc import Mapping
 
-import matplotlib
 from matplotlib.figure import Figure
-
-matplotlib.use('Agg')
 
 _PARTS = dict(student=('student alone', '#7f7f7f'), teacher=('teacher to its last tap', '#2a6f97'),
               objectives=('connectors and losses', '#e9a23b'))

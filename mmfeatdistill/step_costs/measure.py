@@ -3,8 +3,9 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from statistics import median
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import torch
 from mmengine import registry as root
@@ -28,39 +29,34 @@ _MIB = 2**20
 _LEAST_ROUNDS = 10
 
 
-class StepCosts(NamedTuple):
+@dataclass(frozen=True)
+class StepCosts:
     """Costs of a distilled step and of its parts.
 
+    The parts are ``student``, a step of the student alone (forward, backward, optimizer); ``teacher``, the teachers to
+    their last taps; ``objectives``, connectors and losses with their backward and optimizer on tensors of the same
+    shapes; ``distilled``, the distilled step; and, where teachers have options of ``acceleration``, ``plain_teacher``,
+    the same without. Memory is also given for ``floor``, the least that a distilled step could take: what is held
+    anyway, and the greater of what the teachers take by themselves, and of the student alone with the tapped features
+    and what connectors and losses take; and for ``bare``, the same without connectors and losses.
+
     Attributes:
-        seconds (dict[str, float]): Median time by part, on a CPU that of the processor: the student's step alone
-            (forward, backward, optimizer), the teachers to their last taps, connectors and losses with their backward
-            and optimizer on tensors of the same shapes, and the distilled step; ``plain_teacher`` is the teachers
-            without the options of their ``acceleration``, where they have any.
-        ratio (float): Distilled step over the sum of the three parts, the median of the rounds.
-        ratio_between (tuple[float, float]): Between these it is with a probability of 95 %; see
-            :func:`mmfeatdistill.step_costs.median.median_of`.
-        plain_ratio (float): Distilled step over student and plain teachers, without connectors and losses; likewise.
-        plain_ratio_between (tuple[float, float]): Likewise.
-        rounds (int): Rounds that count.
-        peak_mib (dict[str, float]): Peak memory that each part adds to what is held before it.
-        memory_mib (dict[str, float]): All memory at the peak of a step of the ``student`` alone and of a ``distilled``
-            one, with all weights and the state of the optimizer, and the ``floor`` of the latter: what is held anyway,
-            and the greater of what the teachers take by themselves, and of the student alone with the tapped features
-            and what connectors and losses take. In ``bare`` the last is left out: student, teachers' weights and taps.
-        memory_ratio (float): The peak of the distilled step over its floor.
+        rounds (int): Rounds that count; times and ratios are their medians.
+        seconds (dict[str, float]): Time of each part, on a CPU that of the processor.
+        ratio (Median): Distilled step over student, teacher and objectives.
+        plain_ratio (Median): Distilled step over student and plain teacher.
+        peak_mib (dict[str, float]): Memory that each part adds at its peak to what is held before it.
+        memory_mib (dict[str, float]): All memory at the peak of ``student``, ``distilled``, ``floor`` and ``bare``.
         difference (float): By how much ``acceleration`` changes the teachers' features, relative to the largest.
         operators (dict[str, float]): The operators that take most of a distilled step, with their parts of its time.
     """
 
-    seconds: dict[str, float]
-    ratio: float
-    ratio_between: tuple[float, float]
-    plain_ratio: float
-    plain_ratio_between: tuple[float, float]
     rounds: int
+    seconds: dict[str, float]
+    ratio: Median
+    plain_ratio: Median
     peak_mib: dict[str, float]
     memory_mib: dict[str, float]
-    memory_ratio: float
     difference: float
     operators: dict[str, float]
 
@@ -94,17 +90,14 @@ def measure_step(cfg: Config, rounds: int = 200, within: float = 0.01, warmup: i
             rows.append(row)
         if len(rows) >= _LEAST_ROUNDS and _over(rows, PARTS[:3]).error <= within:
             break
-    ratio = _over(rows, PARTS[:3])
-    plain_ratio = _over(rows, ('student', 'plain_teacher' if step.plain_teachers else 'teacher'))
     peaks = {part: peak_of(run, device) for part, run in runs.items()}
-    memory = step.memory(peaks)
     return StepCosts(
+        rounds=len(rows),
         seconds={part: median(row[part] for row in rows) for part in runs},
-        ratio=ratio.value, ratio_between=(ratio.low, ratio.high),
-        plain_ratio=plain_ratio.value, plain_ratio_between=(plain_ratio.low, plain_ratio.high), rounds=len(rows),
+        ratio=_over(rows, PARTS[:3]),
+        plain_ratio=_over(rows, ('student', 'plain_teacher' if step.plain_teachers else 'teacher')),
         peak_mib={part: value / _MIB for part, value in peaks.items()},
-        memory_mib={name: value / _MIB for name, value in memory.items()},
-        memory_ratio=memory['distilled'] / memory['floor'],
+        memory_mib={name: value / _MIB for name, value in step.memory(peaks).items()},
         difference=step.difference,
         operators=_operators(step.distilled, device))
 
@@ -219,7 +212,7 @@ class _Step:
         """Keeps a batch as the teachers see it, and features as the objectives see them."""
         data = self._distiller.data_preprocessor(copy.deepcopy(self._data), True)
         self._inputs, self._samples = data['inputs'], data['data_samples']
-        self._calibrate()
+        self._find_statistics()
         with torch.no_grad(), self._precision():
             features, _ = self._distiller.reader.read(
                 lambda: self._distiller.student(self._inputs, self._samples, mode='loss'))
@@ -228,12 +221,11 @@ class _Step:
                               for tap, tensors in features.items()},
                              self._distiller.reader, self._inputs, self._samples)
 
-    def _calibrate(self) -> None:
+    def _find_statistics(self) -> None:
         """Lets objectives see the batch that must see training images before the first iteration."""
-        wanting = [name for name, objective in self._distiller.objectives.items() if objective.images_wanted]
-        self._distiller.observe(self._inputs, self._samples, wanting)
-        for name in wanting:
-            self._distiller.objectives[name].conclude()
+        wanting = self._distiller.images_wanted()
+        self._distiller.update_statistics(self._inputs, self._samples, wanting)
+        self._distiller.finish_statistics(wanting)
 
     def _precision(self) -> AbstractContextManager:
         """Mixed, where the config trains so."""

@@ -2,6 +2,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mmfeatdistill.markdown import markdown_table
+
 _EXPLANATION = """\
 All parts are timed in turn, in one process, with identical weights, on one batch: the student's step alone, the
 teachers to their last taps, connectors and losses by themselves, and the distilled step.
@@ -37,7 +39,7 @@ def step_report(found: Sequence[Mapping[str, Any]], picture: str) -> str:
 
     Args:
         found (Sequence[dict]): A measurement each: the fields of
-            :class:`mmfeatdistill.step_costs.measure.StepCosts`, those of
+            :class:`mmfeatdistill.step_costs.measure.StepCosts`, ratios as dicts too, those of
             :class:`mmfeatdistill.step_costs.build_time.BuildCosts` as ``build``, and its circumstances: ``config``,
             ``images``, ``teachers``, ``options``, ``device``, ``threads``, ``rounds``, ``date``, ``versions``.
         picture (str): File of the picture, seen from the page.
@@ -50,9 +52,10 @@ def step_report(found: Sequence[Mapping[str, Any]], picture: str) -> str:
         rows = [entry for entry in found if _kind(entry) == kind]
         if rows:
             parts += [f'## {title}', _circumstances(rows),
-                      _table(('config, images', *columns), (_cells(entry, columns) for entry in rows))]
+                      markdown_table(['config, images', *map(_titled, columns)],
+                                     (_cells(entry, columns) for entry in rows))]
     parts += ['## Where the time goes', 'The operators with the largest share of a distilled step.',
-              _table(('config, images', 'operators'), (
+              markdown_table(('config, images', 'operators'), (
                   [_name(entry), ', '.join(f'`{name}` {share:.0%}' for name, share in entry['operators'].items())]
                   for entry in found if _kind(entry) == 'plain')),
               '## Again', '```bash\nbash tools/step_costs.sh\n```']
@@ -80,10 +83,11 @@ def _cells(entry: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
     seconds, memory = entry['seconds'], entry['memory_mib']
     values = {
         **{part.replace('_', ' '): f'{1000 * value:.1f}' for part, value in seconds.items()},
-        'ratio': _between(entry, 'ratio'), 'plain ratio': _between(entry, 'plain_ratio'),
+        'ratio': _known(entry['ratio']), 'plain ratio': _known(entry['plain_ratio']),
         'rounds': str(entry['rounds']),
         'memory': f'{memory["distilled"]:.0f}', 'memory alone': f'{memory["student"]:.0f}',
-        'over floor': f'{entry["memory_ratio"]:.3f}', 'over bare': f'{memory["distilled"] / memory["bare"]:.3f}',
+        'over floor': f'{memory["distilled"] / memory["floor"]:.3f}',
+        'over bare': f'{memory["distilled"] / memory["bare"]:.3f}',
         'build': f'{entry["build"]["ratio"]:.3f}' if entry['build'] else '-', 'teachers': str(entry['teachers']),
         'difference': f'{entry["difference"]:.0e}',
         'options': ', '.join(f'`{key.removeprefix(_ACCELERATION)}={value}`' for key, value in entry['options'].items()
@@ -91,11 +95,9 @@ def _cells(entry: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
     return [_name(entry), *(values[column] for column in columns)]
 
 
-def _between(entry: Mapping[str, Any], key: str) -> str:
-    low, high = entry[f'{key}_between']
-    return f'{entry[key]:.3f} ({low:.3f} to {high:.3f})'
+def _known(ratio: Mapping[str, float]) -> str:
+    return f'{ratio["value"]:.3f} ({ratio["low"]:.3f} to {ratio["high"]:.3f})'
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    titles = [f'{column}, {_UNITS[column]}' if column in _UNITS else column for column in columns]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in (titles, ['---'] * len(titles), *rows))
+def _titled(column: str) -> str:
+    return f'{column}, {_UNITS[column]}' if column in _UNITS else column

@@ -1,13 +1,14 @@
 """The dry run: which features a model gives, found before anything is trained."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Optional
 
-import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmfeatdistill.taps.dummy_batch import dummy_images, unlabeled_sample
 from mmfeatdistill.taps.isolation import eval_isolated
-from mmfeatdistill.taps.reader import TappedPass, TapReader
+from mmfeatdistill.taps.layout import Layout, find_layout, to_map
+from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
 from mmfeatdistill.taps.tap import TapsNotReached
 from mmfeatdistill.taps.tracing import Call
 from mmfeatdistill.taps.tracing import trace as trace_run
@@ -56,7 +57,8 @@ def image_channels(model: nn.Module) -> Optional[int]:
     handle = first.register_forward_pre_hook(stop)
     try:
         with eval_isolated(model):
-            (model.extract_feat if hasattr(model, 'extract_feat') else model)(_dummy_images(model, 3, _SIZES[0]))
+            images = dummy_images(3, _SIZES[0], _SIZES[0], like=next(model.parameters(), None))
+            (model.extract_feat if hasattr(model, 'extract_feat') else model)(images)
     except (_Arrived, Exception):  # noqa: BLE001, whatever fails before that convolution is none of what is asked
         pass
     finally:
@@ -82,10 +84,11 @@ def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any)
 
 
 def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
-    """Runs a model once on a small image to find the shapes of its tapped features.
+    """Runs a model on small images to find the shapes and layouts of its tapped features.
 
-    The model is left as it was: it runs in eval mode without gradient, statistics and random states
-    do not change.
+    One image is square. Another, twice as high, shows which dimensions are positions (see
+    :func:`mmfeatdistill.taps.layout.find_layout`); the reader turns features into maps from then on. The model is left
+    as it was: it runs in eval mode without gradient, statistics and random states do not change.
 
     Args:
         model (nn.Module): An MM model.
@@ -101,8 +104,10 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
     entries: list[Entry] = ['extract_feat', 'tensor']
     if any(tap.place.path.partition('.')[0] not in _EXTRACTORS for tap in reader.taps):
         entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
+    reader.layouts = {}
+    channels = image_channels(model) or 3
     for size in _SIZES:
-        inputs, data_samples = _dummy_batch(model, size)
+        inputs, data_samples = _dummy_batch(model, channels, size, size)
         failures = []
         for entry in entries:
             if entry == 'extract_feat' and not hasattr(model, entry):
@@ -110,13 +115,38 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
             try:
                 with eval_isolated(model):
                     features = reader.probe(_runner(model, entry, inputs, data_samples))
-                return TappedPass(features, reader, inputs, data_samples), entry
             except TapsNotReached as error:
                 failures.append(error)
+                continue
+            reader.layouts = _layouts(features, _tall_features(model, reader, entry, channels, size), size)
+            maps = {text: [to_map(tensor, layout, (size, size))
+                           for tensor, layout in zip(tensors, reader.layouts[text])]
+                    for text, tensors in features.items()}
+            return TappedPass(maps, reader, inputs, data_samples), entry
         if all(failure.__cause__ is None for failure in failures):
             break  # a larger image would be of no help
     raise ValueError(f"{failures[-1]} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
                      'can be tapped; tools/list_taps.py lists them.') from failures[-1]
+
+
+def _tall_features(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int) -> Features:
+    """The features of an image twice as high as wide; none where the network takes one size only."""
+    inputs, data_samples = _dummy_batch(model, channels, 2 * side, side)
+    try:
+        with eval_isolated(model):
+            return reader.read_until_complete(_runner(model, entry, inputs, data_samples))
+    except Exception:  # noqa: BLE001 - each network refuses a size in its own way
+        return {}
+
+
+def _layouts(square: Features, tall: Features, side: int) -> dict[str, list[Layout]]:
+    layouts = {}
+    for text, tensors in square.items():
+        others: Sequence[Optional[Tensor]] = tall.get(text, [])
+        if len(others) != len(tensors):
+            others = [None] * len(tensors)
+        layouts[text] = [find_layout(tensor, other, side) for tensor, other in zip(tensors, others)]
+    return layouts
 
 
 def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:
@@ -130,7 +160,7 @@ def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor]
         tuple[dict[str, tuple[list[Tensor], int]], Exception]: By module name, in the order in which they first end: the
         tensors that the last call gave, and the number of calls. And what the model failed with, if it did.
     """
-    inputs, data_samples = _dummy_batch(model, size)
+    inputs, data_samples = _dummy_batch(model, image_channels(model) or 3, size, size)
     names = [name for name, _ in model.named_modules() if name]
     reader = TapReader(model, names, owner='model')
     with eval_isolated(model):
@@ -147,7 +177,7 @@ def trace(model: nn.Module, size: int = _SIZES[0]) -> list[Call]:
     Returns:
         list[Call]: Its calls, of the entire forward without losses.
     """
-    inputs, data_samples = _dummy_batch(model, size)
+    inputs, data_samples = _dummy_batch(model, image_channels(model) or 3, size, size)
     with eval_isolated(model):
         return trace_run(model, _runner(model, 'tensor', inputs, data_samples))
 
@@ -156,16 +186,7 @@ def _runner(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -
     return lambda: run_entry(model, entry, inputs, data_samples)
 
 
-def _dummy_batch(model: nn.Module, size: int) -> tuple[Tensor, list[BaseDataElement]]:
+def _dummy_batch(model: nn.Module, channels: int, height: int, width: int) -> tuple[Tensor, list[BaseDataElement]]:
     """A batch of one image, and what detectors ask of it."""
-    shape = (size, size)
-    sample = BaseDataElement(metainfo=dict(
-        img_id=0, img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
-        scale_factor=(1.0, 1.0)))
-    return _dummy_images(model, image_channels(model) or 3, size), [sample]
-
-
-def _dummy_images(model: nn.Module, channels: int, size: int) -> Tensor:
-    parameter = next(model.parameters(), torch.empty(0))
-    values = torch.linspace(-1, 1, channels * size * size, dtype=parameter.dtype, device=parameter.device)
-    return values.view(1, channels, size, size)
+    like = next(model.parameters(), None)
+    return dummy_images(channels, height, width, like), [unlabeled_sample(height, width)]

@@ -1,12 +1,15 @@
 """Passes that leave no trace: modes, statistics of BatchNorm and random states as they were."""
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Optional
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -25,6 +28,63 @@ def eval_isolated(model: nn.Module) -> Iterator[None]:
         # One by one: backbones override train() and would not return to where they were.
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def training_isolated(model: nn.Module) -> Iterator[None]:
+    """The paths that a network takes in training, without what makes a training pass random or leaves a trace.
+
+    Every module with children is in training mode, as the network itself switches; single layers stay in eval mode and
+    dropout is left out. So a feature that is the same tensor in training and in evaluation has the same values.
+    Buffers, attributes and random states are afterwards as they were.
+
+    Args:
+        model (nn.Module): Any network.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3))
+        >>> with training_isolated(model):
+        ...     model.training, model[0].training, model(torch.ones(2, 3)).sum().item() > 5.9
+        (True, False, True)
+        >>> model[1].num_batches_tracked.item()
+        0
+    """
+    attributes = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    # What only an in-place operation changes is put back by its values.
+    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.no_grad(), random_state_kept(), _NoDropout():
+            model.train()  # as it switches itself: stages may be frozen, norms kept in eval mode
+            for module in model.modules():
+                if next(module.children(), None) is None:
+                    module.training = False
+            yield
+    finally:
+        for module, before, buffers in attributes:
+            vars(module).clear()
+            vars(module).update(before)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
+
+
+class _NoDropout(TorchFunctionMode):
+    """Leaves out what networks drop by function, where no layer could be switched off."""
+
+    _DROPS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
+
+    def __torch_function__(self, func: Callable, types: Iterable[type], args: tuple = (),
+                           kwargs: Optional[dict[str, Any]] = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self._DROPS:
+            return args[0] if args else kwargs['input']
+        if func is F.scaled_dot_product_attention:
+            args, kwargs = args[:4], dict(kwargs, dropout_p=0.0, **({'is_causal': args[5]} if len(args) > 5 else {}))
+        elif func is F.multi_head_attention_forward:
+            kwargs['training'] = False
+        return func(*args, **kwargs)
 
 
 @contextmanager
@@ -104,6 +164,32 @@ def untracked_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, tracks in zip(norms, tracking):
             norm.track_running_stats = tracks
+
+
+@contextmanager
+def running_statistics(model: nn.Module) -> Iterator[None]:
+    """Lets every BatchNorm of a network normalize by its running statistics, which stay as they are.
+
+    Args:
+        model (nn.Module): The network.
+
+    Examples:
+        >>> norm = nn.BatchNorm1d(1)
+        >>> with running_statistics(norm):
+        ...     norm(torch.tensor([[2.0]])).round(decimals=3).item()
+        2.0
+        >>> norm.training
+        True
+    """
+    norms = _norms(model)
+    modes = [norm.training for norm in norms]
+    try:
+        for norm in norms:
+            norm.training = False
+        yield
+    finally:
+        for norm, mode in zip(norms, modes):
+            norm.training = mode
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:

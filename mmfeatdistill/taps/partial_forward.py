@@ -113,6 +113,9 @@ class StageChain:
             if len(reading[tap]) != 1:
                 raise ValueError(f'{tap!r} gives {len(reading[tap])} features; name a place that gives one, such as '
                                  "'backbone.layer4:pre' or 'head.fc'.")
+            if reading.layouts(tap)[0].kind not in ('map', 'plain'):
+                raise ValueError(f'{tap!r} gives tokens or a channels-last map, from which a network cannot be '
+                                 'continued; name a place that gives a map (N, C, H, W).')
         calls = trace(reading.model, reading.inputs.shape[-1])
         _check_order(calls, self.stages)
         self._parts = [Tail(Tap.parse(tap), reading, calls, self._behind(stage))

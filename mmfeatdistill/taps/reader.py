@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import did_you_mean
+from mmfeatdistill.taps.layout import Layout, to_map
 from mmfeatdistill.taps.tap import Place, Tap, TapsNotReached
 from mmfeatdistill.taps.tracing import tensors_in, trace
 
 Features = dict[str, list[Tensor]]
 """The tensors that each tap gave, by the tap's text."""
+
 
 class _Complete(BaseException):
     """Ends a forward pass at its last tap; no ``except Exception`` on the way may swallow it."""
@@ -35,8 +37,13 @@ class TapReader:
 
     Args:
         model (nn.Module): The model.
-        taps (Sequence[str]): Taps; see the module's grammar. Duplicates are read once.
+        taps (Sequence[str]): Taps; see :mod:`mmfeatdistill.taps.tap`. Duplicates are read once.
         owner (str): What the model is called in messages: ``'student'``.
+
+    Attributes:
+        taps (list[Tap]): What is read; with ``:pre`` at the place that :meth:`probe` has found.
+        layouts (dict[str, list[Layout]]): By the tap's text, how its tensors lie over the image, set by the dry run.
+            With a layout, features are maps; without one they stay as the network gives them.
 
     Raises:
         ValueError: A tap names no module of the model; names the nearest ones.
@@ -60,6 +67,13 @@ class TapReader:
             _check_module_exists(model, tap, owner)
         self._overwritten: set[Place] = set()
         self._expected_calls: dict[Place, int] = {}
+        self.layouts: dict[str, list[Layout]] = {}
+        self._bound: dict[str, list[int]] = {}
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """By the tap's text, how often its module runs in a pass, as :meth:`probe` has found."""
+        return {tap.text: self._expected_calls.get(tap.place, 1) for tap in self.taps}
 
     def probe(self, run: Callable[[], Any]) -> Features:
         """Runs the entire pass once to learn how often each tap is called and which are overwritten.
@@ -69,27 +83,36 @@ class TapReader:
                 features is of no concern here.
 
         Returns:
-            Features: The tapped tensors, with the values that later passes would read.
+            Features: The tapped tensors as the network gives them, with the values that later passes would read.
 
         Raises:
             TapsNotReached: A tapped module did not run; the cause is chained if ``run`` failed.
             ValueError: A tap selects no tensor.
         """
         calls = trace(self.model, run) if any(tap.is_pre for tap in self._written) else []
-        self.taps = [tap.located(calls) for tap in self._written]
-        # The pass goes on with copies everywhere, so that it may overwrite them.
-        self._overwritten, self._expected_calls = {tap.place for tap in self.taps}, {}
+        taps = [tap.located(calls) for tap in self._written]
+        # The pass goes on with copies everywhere, so that it may overwrite them; the copies tell whether it did.
+        tapped = _Pass(taps, overwritten={tap.place for tap in taps}, keeps_copies=True)
         cause = None
-        copies: dict[Place, list[Tensor]] = {}
-        with self._intercepting(self.taps, copies=copies) as caught:
+        with self._intercepting(tapped):
             try:
                 run()
             except Exception as error:  # noqa: BLE001 - reported below unless every tap was read
                 cause = error
-        _check_all_ran(self.taps, caught, self.owner, cause)
-        self._overwritten = {place for place, tensors in copies.items() if any(tensor._version for tensor in tensors)}
-        self._expected_calls = {place: catch.calls for place, catch in caught.items()}
-        return _select(self.taps, caught)
+        self._check_all_ran(tapped, cause)
+        features = tapped.features()
+        self.taps, self._overwritten = taps, tapped.written_copies()
+        self._expected_calls = {place: caught.calls for place, caught in tapped.caught.items()}
+        return features
+
+    def bind(self, text: str, positions: Sequence[int]) -> None:
+        """Lets :meth:`read` take only some of the tensors that a tap gives.
+
+        Args:
+            text (str): The tap.
+            positions (Sequence[int]): Of the wanted ones, in the order in which they are wanted.
+        """
+        self._bound[text] = list(positions)
 
     def survey(self, run: Callable[[], Any]) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:
         """Runs the entire pass once and tells which of the tapped modules ran, and what they gave.
@@ -101,71 +124,76 @@ class TapReader:
             tuple[dict[str, tuple[list[Tensor], int]], Exception]: The tensors of the last call and the number of calls,
             by tap, in the order in which the modules first ended; and what ended the pass early, if anything.
         """
-        failure = None
-        with self._intercepting(self.taps) as caught:
+        failure, tapped = None, _Pass(self.taps)
+        with self._intercepting(tapped):
             try:
                 run()
             except Exception as error:  # noqa: BLE001 - what ran before it failed can be tapped
                 failure = error
-        found = {place.path: (catch.tensors, catch.calls) for place, catch in caught.items() if catch.tensors}
-        return found, failure
+        return {place.path: (caught.tensors, caught.calls)
+                for place, caught in tapped.caught.items() if caught.tensors}, failure
 
     @torch.compiler.disable(recursive=False)
-    def read(self, run: Callable[[], Any]) -> tuple[Features, Any]:
+    def read(self, run: Callable[[], Any], size: Optional[Sequence[int]] = None) -> tuple[Features, Any]:
         """Runs an entire pass and reads the taps on the way.
 
         Args:
             run: Runs the model.
+            size (Sequence[int], optional): Height and width of the images, where tokens become maps.
 
         Returns:
             tuple[Features, Any]: The tapped tensors, and what ``run`` returned.
 
         Raises:
             TapsNotReached: A tapped module did not run.
-            RuntimeError: A tapped tensor was overwritten in place after it was read, or has no gradient
-                because of gradient checkpointing.
+            RuntimeError: A tapped tensor was overwritten in place after it was read, has no gradient
+                because of gradient checkpointing, or a tap gives another number of tensors than in the dry run.
         """
-        with self._intercepting(self.taps) as caught:
+        tapped = _Pass(self.taps, self._overwritten, self._expected_calls)
+        with self._intercepting(tapped):
             output = run()
-        return self._finish(caught, self.taps), output
+        return self._finish(tapped, size), output
 
-    def read_until_complete(self, run: Callable[[], Any], wanted: Optional[Collection[str]] = None) -> Features:
+    def read_until_complete(self, run: Callable[[], Any], wanted: Optional[Collection[str]] = None,
+                            size: Optional[Sequence[int]] = None) -> Features:
         """Like :meth:`read`, but ends the pass at the last tap: nothing after it runs.
 
         Args:
             run: Runs the model.
             wanted (Collection[str], optional): Some of the taps. Defaults to None: all.
+            size (Sequence[int], optional): Height and width of the images, where tokens become maps.
 
         Returns:
             Features: The tapped tensors.
 
         Raises:
             TapsNotReached: A tapped module did not run.
-            RuntimeError: A tapped tensor was overwritten in place after it was read.
+            RuntimeError: See :meth:`read`.
         """
         taps = [tap for tap in self.taps if wanted is None or tap.text in wanted]
-        with self._intercepting(taps, stop=True) as caught:
+        tapped = _Pass(taps, self._overwritten, self._expected_calls, stops=True)
+        with self._intercepting(tapped):
             try:
                 run()
             except _Complete:
                 pass
-        return self._finish(caught, taps)
+        return self._finish(tapped, size)
 
     @contextmanager
-    def _intercepting(self, taps: Sequence[Tap], stop: bool = False,
-                      copies: Optional[dict[Place, list[Tensor]]] = None) -> Iterator[dict[Place, '_Catch']]:
-        """Routes the tapped modules' forwards through :func:`_forward` for one pass."""
-        caught: dict[Place, _Catch] = {}
-        places = {tap.place: any(other.is_each for other in taps if other.place == tap.place) for tap in taps}
-        catch = partial(self._catch, places, caught, stop, copies)
+    def _intercepting(self, tapped: '_Pass') -> Iterator[None]:
+        """Routes the tapped modules' forwards through one pass.
+
+        ``forward`` is replaced on the instance and not hooked, as mmseg calls the ``forward`` of its decode heads
+        directly, which fires no hook; and as what the pass goes on with has to be exchanged for a copy on the way in.
+        """
         restore: list[tuple[nn.Module, Optional[Any]]] = []
         try:
-            for path in dict.fromkeys(tap.place.path for tap in taps):
+            for path in dict.fromkeys(tap.place.path for tap in tapped.taps):
                 # Looked up by name each time: conversions such as SyncBN replace modules.
                 module = self.model.get_submodule(path)
                 restore.append((module, vars(module).get('forward')))
-                module.forward = partial(_forward, module.forward, path, catch)
-            yield caught
+                module.forward = partial(_forward, module.forward, path, tapped)
+            yield
         finally:
             # Backwards: a module that is known by two names was replaced twice.
             for module, replaced in reversed(restore):
@@ -174,45 +202,54 @@ class TapReader:
                     module.forward = replaced
 
     @torch.compiler.disable
-    def _catch(self, places: Mapping[Place, bool], caught: dict[Place, '_Catch'], stop: bool,
-               copies: Optional[dict[Place, list[Tensor]]], place: Place, value: Any) -> Any:
-        """Notes a place's tensors, of all calls where that is asked for, and returns what the pass goes on with."""
-        if place not in places:
-            return value
-        caught[place] = _Catch(list(tensors_in(value)), caught.get(place), keeps=places[place])
-        done = [p in caught and caught[p].calls >= self._expected_calls.get(p, 1) for p in (place, *places)]
-        if stop and all(done):
-            raise _Complete
-        # A call before the last one that counts gives nothing that is read: it may be overwritten.
-        is_read = places[place] or done[0]
-        if not is_read or place not in self._overwritten:
-            return value
-        value = _clone(value)
-        if copies is not None:
-            copies[place] = [*(copies.get(place, []) if places[place] else []), *tensors_in(value)]
-        return value
-
-    @torch.compiler.disable
-    def _finish(self, caught: dict[Place, '_Catch'], taps: Sequence[Tap]) -> Features:
-        _check_all_ran(taps, caught, self.owner)
-        stale = [place.path for place, catch in caught.items() if catch.is_stale()]
+    def _finish(self, tapped: '_Pass', size: Optional[Sequence[int]]) -> Features:
+        self._check_all_ran(tapped)
+        stale = [place.path for place, caught in tapped.caught.items() if caught.is_stale()]
         if stale:
             raise RuntimeError(f'{self.owner}: the tapped tensor of {stale[0]!r} was overwritten in place '
                                'later in the pass, so its values are lost. Tap the output of the module '
                                'that overwrites it instead.')
-        cut_off = [place.path for place, catch in caught.items() if torch.is_grad_enabled() and not catch.grad_enabled]
+        cut_off = [place.path for place, caught in tapped.caught.items()
+                   if torch.is_grad_enabled() and not caught.grad_enabled]
         if cut_off:
             raise RuntimeError(f'{self.owner}: {cut_off[0]!r} runs without gradient, as inside a block of a backbone '
                                'with_cp=True, so no loss on it could reach the weights. Tap the output of the entire '
                                'block instead.')
-        return _select(taps, caught)
+        return {text: self._as_maps(text, self._bind(text, tensors), size)
+                for text, tensors in tapped.features().items()}
+
+    def _bind(self, text: str, tensors: list[Tensor]) -> list[Tensor]:
+        """Of a tap that gives more than in the dry run, the tensors that it gave there."""
+        positions = self._bound.get(text)
+        return tensors if positions is None or max(positions) >= len(tensors) else [tensors[i] for i in positions]
+
+    def _as_maps(self, text: str, tensors: list[Tensor], size: Optional[Sequence[int]]) -> list[Tensor]:
+        """The features of a tap in the layouts that the dry run has found."""
+        layouts = self.layouts.get(text)
+        if layouts is None:
+            return tensors
+        if len(layouts) != len(tensors):
+            raise RuntimeError(f'{self.owner}: {text!r} gave {len(layouts)} feature(s) in the dry run and gives '
+                               f'{len(tensors)} now, so which of them is meant is not known. Name a module that runs '
+                               'alike in both; tools/list_taps.py lists them.')
+        try:
+            return [to_map(tensor, layout, size) for tensor, layout in zip(tensors, layouts)]
+        except ValueError as error:
+            raise ValueError(f'{self.owner}: {text!r}: {error}') from None
+
+    def _check_all_ran(self, tapped: '_Pass', cause: Optional[Exception] = None) -> None:
+        missing = [tap.place.path for tap in tapped.taps if tap.place not in tapped.caught]
+        if missing:
+            reason = f' ({type(cause).__name__}: {cause})' if cause else ''
+            raise TapsNotReached(
+                f'{self.owner}: {missing[0]!r} exists but did not run in this pass{reason}.') from cause
 
 
 @dataclass(frozen=True)
 class TappedPass:
     """The tapped features of a pass, and what they were read from.
 
-    An objective that only compares features needs ``reading[tap]``. One that runs a later part of the network itself,
+    An objective that only compares features needs ``tapped[tap]``. One that runs the tail of the network itself,
     or looks at the labels, finds the network and the batch here; it keeps neither.
 
     Attributes:
@@ -236,17 +273,92 @@ class TappedPass:
         """The tensors that a tap gave."""
         return self.features[tap]
 
+    def layouts(self, tap: str) -> list[Layout]:
+        """How the tensors of a tap lie over the image, as the dry run has found.
 
-class _Catch:
+        Args:
+            tap (str): Its text.
+
+        Returns:
+            list[Layout]: One for each tensor; where there was no dry run, maps and plain tensors of no known stride.
+        """
+        return self.reader.layouts.get(tap) or [
+            Layout('map' if tensor.dim() == 4 else 'plain') for tensor in self.features[tap]]
+
+
+class _Pass:
+    """What the tapped places gave while a network runs once.
+
+    Args:
+        taps (Sequence[Tap]): What is read.
+        overwritten (Collection[Place]): Places whose tensors the network overwrites later, and so goes on with copies.
+        expected_calls (Mapping[Place, int]): How often each place is called in a pass; once where nothing is known.
+        stops (bool): Whether the pass ends when the last tap is read.
+        keeps_copies (bool): Whether the copies are kept, to see which of them were overwritten.
+    """
+
+    def __init__(self, taps: Sequence[Tap], overwritten: Collection[Place] = (),
+                 expected_calls: Optional[Mapping[Place, int]] = None, stops: bool = False,
+                 keeps_copies: bool = False) -> None:
+        self.taps = taps
+        self.caught: dict[Place, _Caught] = {}
+        self._keeps_each = {tap.place: any(other.is_each for other in taps if other.place == tap.place) for tap in taps}
+        self._overwritten = overwritten
+        self._expected_calls = expected_calls or {}
+        self._stops = stops
+        self._copies: Optional[dict[Place, list[Tensor]]] = {} if keeps_copies else None
+
+    @torch.compiler.disable
+    def note(self, place: Place, value: Any) -> Any:
+        """Notes what a place gives, and returns what the pass goes on with: the same, or a copy.
+
+        Raises:
+            _Complete: All taps are read, and the pass is to end then.
+        """
+        if place not in self._keeps_each:
+            return value
+        keeps_each = self._keeps_each[place]
+        self.caught[place] = _Caught(list(tensors_in(value)), self.caught.get(place), keeps_each)
+        if self._stops and all(self._is_done(other) for other in self._keeps_each):
+            raise _Complete
+        # A call before the last one that counts gives nothing that is read: it may be overwritten.
+        is_read = keeps_each or self._is_done(place)
+        if not is_read or place not in self._overwritten:
+            return value
+        value = _clone(value)
+        if self._copies is not None:
+            earlier = self._copies.get(place, []) if keeps_each else []
+            self._copies[place] = [*earlier, *tensors_in(value)]
+        return value
+
+    def features(self) -> Features:
+        """The tensors of each tap, each once: Swin's last stage returns one tensor twice."""
+        found: Features = {}
+        for tap in self.taps:
+            caught = self.caught[tap.place]
+            selected = tap.select(caught.of_each_call if tap.is_each else caught.tensors)
+            found[tap.text] = list({id(tensor): tensor for tensor in selected}.values())
+        return found
+
+    def written_copies(self) -> set[Place]:
+        """Places whose copies were written to: a tensor counts its in-place operations in ``_version``."""
+        return {place for place, tensors in (self._copies or {}).items() if any(tensor._version for tensor in tensors)}
+
+    def _is_done(self, place: Place) -> bool:
+        return place in self.caught and self.caught[place].calls >= self._expected_calls.get(place, 1)
+
+
+class _Caught:
     """The tensors of one place, and the versions they had when they were caught."""
 
-    def __init__(self, tensors: list[Tensor], before: Optional['_Catch'] = None, keeps: bool = False) -> None:
+    def __init__(self, tensors: list[Tensor], before: Optional['_Caught'], keeps_each: bool) -> None:
         self.tensors = tensors
-        self.of_each_call: list[Tensor] = [*before.of_each_call, *tensors] if before is not None and keeps else tensors
+        self.of_each_call: list[Tensor] = [*before.of_each_call, *tensors] if before and keeps_each else tensors
         self.calls: int = 1 if before is None else before.calls + 1
         self.grad_enabled = torch.is_grad_enabled()
+        # A tensor counts the operations that write into it: a later count means lost values.
         self._versions = [tensor._version for tensor in tensors]
-        self._before = before if keeps else None
+        self._before = before if keeps_each else None
 
     def is_stale(self) -> bool:
         """Whether something wrote into one of the tensors since."""
@@ -255,22 +367,10 @@ class _Catch:
 
 
 @torch.compiler.disable(recursive=False)
-def _forward(original: Callable, path: str, catch: Callable[[Place, Any], Any], *args: Any, **kwargs: Any) -> Any:
+def _forward(original: Callable, path: str, tapped: _Pass, *args: Any, **kwargs: Any) -> Any:
     """The forward of a tapped module while reading."""
-    args, kwargs = catch(Place(path, True), (args, kwargs))
-    return catch(Place(path, False), original(*args, **kwargs))
-
-
-def _check_all_ran(taps: Sequence[Tap], caught: Mapping, owner: str, cause: Optional[Exception] = None) -> None:
-    missing = [tap.place.path for tap in taps if tap.place not in caught]
-    if missing:
-        reason = f' ({type(cause).__name__}: {cause})' if cause else ''
-        raise TapsNotReached(f'{owner}: {missing[0]!r} exists but did not run in this pass{reason}.') from cause
-
-
-def _select(taps: Sequence[Tap], caught: Mapping[Place, _Catch]) -> Features:
-    return {tap.text: tap.select(caught[tap.place].of_each_call if tap.is_each else caught[tap.place].tensors)
-            for tap in taps}
+    args, kwargs = tapped.note(Place(path, True), (args, kwargs))
+    return tapped.note(Place(path, False), original(*args, **kwargs))
 
 
 def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:

@@ -39,7 +39,9 @@ def init_unset_parameters(model: nn.Module) -> None:
     if not unset or not hasattr(model, 'init_weights'):
         return
     initialized: Any = copy.deepcopy(model)
-    _without_loading(initialized)
+    for module in initialized.modules():
+        if hasattr(module, 'init_cfg'):
+            module.init_cfg = without_pretrained(module.init_cfg)
     initialized.init_weights()
     for name in unset:
         values = dict(initialized.get_submodule(name).named_parameters(recurse=False))
@@ -47,13 +49,18 @@ def init_unset_parameters(model: nn.Module) -> None:
             parameter.copy_(values[key])
 
 
-def _without_loading(model: nn.Module) -> None:
-    for module in model.modules():
-        init_cfg = getattr(module, 'init_cfg', None)
-        entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or [])
-        kept = [entry for entry in entries if entry.get('type') != 'Pretrained']
-        if len(kept) < len(entries):
-            module.init_cfg = kept or None  # type: ignore[assignment]
+def without_pretrained(init_cfg: Any) -> Any:
+    """What is left of an ``init_cfg``, one dict or a list of them, without the entries that load a checkpoint.
+
+    Examples:
+        >>> without_pretrained(dict(type='Pretrained', checkpoint='a.pth')) is None
+        True
+        >>> without_pretrained([dict(type='Pretrained', checkpoint='a.pth'), dict(type='Normal', layer='Linear')])
+        [{'type': 'Normal', 'layer': 'Linear'}]
+    """
+    if isinstance(init_cfg, Mapping):
+        return None if init_cfg.get('type') == 'Pretrained' else init_cfg
+    return [entry for entry in init_cfg or [] if entry.get('type') != 'Pretrained'] or None
 
 
 class skip_random_init(TorchFunctionMode):

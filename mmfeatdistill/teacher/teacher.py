@@ -17,7 +17,7 @@ from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
 from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
 from mmfeatdistill.checkpoints.load_fit import explain_load
 from mmfeatdistill.checkpoints.safe_load import reading_safely
-from mmfeatdistill.distill_config import student_config, teacher_options
+from mmfeatdistill.distill_config import network_config, teacher_options
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
@@ -96,8 +96,7 @@ class Teacher:
                 loaded = load_config(config)
         checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
         with config_key(key):
-            cfg = Config(dict(model=model)) if loaded is None else loaded
-            cfg = student_config(cfg) if isinstance(cfg.get('model'), Mapping) else cfg
+            cfg = network_config(Config(dict(model=model)) if loaded is None else loaded)
         is_loaded = strict and checkpoint not in (None, 'init_cfg')
         with config_key(key), skip_random_init() if is_loaded else nullcontext():
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
@@ -304,7 +303,7 @@ class Teacher:
         inputs = self._acceleration.inputs(inputs)
         with batch_statistics(self.model) if self._batch_statistics else nullcontext():
             features = self._reader.read_until_complete(
-                lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted)
+                lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted, inputs.shape[-2:])
         return TappedPass(self._acceleration.outputs(features), self._reader, inputs, data_samples)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:

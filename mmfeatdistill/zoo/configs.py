@@ -10,6 +10,7 @@ from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.model import BaseModel
+from mmengine.runner import Runner
 from torch import nn
 
 from mmfeatdistill.errors import did_you_mean
@@ -107,6 +108,11 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
 def _incomplete(model: Mapping) -> TypeError:
     return TypeError('expected the config of a complete model, such as a detector with its backbone and heads, got '
                      f'that of {model["type"]!r}.')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """A runner of the class that the config names as ``runner_type``, or mmengine's."""
+    return root.RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def zoo_weights(filename: str, name: str = '') -> str:

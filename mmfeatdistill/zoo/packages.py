@@ -16,8 +16,8 @@ from mmfeatdistill.version import __version__
 MINIMUM = {'torch': '2.1', 'mmengine': '0.10', 'mmcv': '2.0'}
 INSTALL_HINT = (
     "install one of the two package families; in a clone of this project: pip install '.[maintained]' "
-    "(onedl-* packages, current torch) or pip install '.[original]' (torch 2.1, numpy<2); torch comes first, "
-    'as mmcv builds against it, see the README')
+    "(onedl-* packages, current torch) or pip install '.[original]' (torch 2.1 to 2.5, numpy<2); for the latter, and "
+    'for compiled operators of mmcv, see docs/packages.md first')
 TASK_LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
@@ -31,20 +31,14 @@ def check_requirements() -> None:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f'mmfeatdistill {__version__} needs {name} >= {minimum}, which is not '
                               f'installed; {INSTALL_HINT}.')
+    from mmengine.utils import digit_version
+
+    for name, minimum in MINIMUM.items():
         found = importlib.import_module(name).__version__
-        if _release(found) < _release(minimum):
+        # The numbers alone: NVIDIA's containers call their builds of a release alphas of it.
+        if digit_version(found)[:4] < digit_version(minimum)[:4]:
             raise ImportError(f'mmfeatdistill {__version__} needs {name} >= {minimum}, found {found}; '
                               f'{INSTALL_HINT}.')
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: ``'2.11.0+cu130' -> (2, 11, 0)``."""
-    numbers = []
-    for part in version.split('+')[0].split('.'):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
 
 
 def versions() -> str:

@@ -55,8 +55,8 @@ def call(tool, *arguments):
     return attempt
 
 
-READERS = dict(train='config', check_teacher='config', calibrate='config', list_taps='config',
-               benchmark_step='config', benchmark='configs')
+READERS = dict(train='config', check_teacher='config', balance_losses='config', list_taps='config',
+               benchmark_step='config', compare_methods='configs')
 DIGITS, COCO = 'dataset_converters/digit_scenes', 'dataset_converters/coco_multi_label'
 ROWS = [
     # whatever reads a config
@@ -74,31 +74,30 @@ ROWS = [
      ["config: 'no_base.py' cannot be read as a config: FileNotFoundError", 'nowhere.py']),
     ('train: text as a config', call('train', 'note.txt'), ["config: 'note.txt' cannot be read as a config", 'py/yml']),
     ('train: no student', call('train', 'no_student.py', '--work-dir', 'out'), ['model.student: expected a config']),
-    *((f'{tool}: no model', call(tool, 'no_model.py'), ["model: expected a model config with a 'type', got None",
-                                                        'no_model.py'])
-      for tool in ('check_teacher', 'calibrate', 'list_taps', 'benchmark_step')),
-    *((f'{tool}: a number as a model', call(tool, 'number.py'), ["model: expected a model config with a 'type', got 3"])
-      for tool in ('check_teacher', 'calibrate', 'list_taps', 'benchmark_step', 'benchmark')),
+    *((f'{tool}: {what}', call(tool, file),
+       [f"model: {file} is no distillation config: expected type='mmfeatdistill.FeatureDistiller', got {found}"])
+      for tool in ('check_teacher', 'balance_losses', 'benchmark_step')
+      for what, file, found in (('no model', 'no_model.py', 'None'), ('a number as a model', 'number.py', '3'),
+                                ('nothing is distilled', PLAIN, "'ImageClassifier'"))),
+    *((f'list_taps: {what}', call('list_taps', file), [f"model: expected a model config with a 'type', got {found}"])
+      for what, file, found in (('no model', 'no_model.py', 'None'), ('a number as a model', 'number.py', '3'))),
     *((f'{tool}: a distiller without a student', call(tool, 'no_student.py'),
        ['model.student: expected a model config, got None', 'no_student.py'])
-      for tool in ('check_teacher', 'calibrate', 'list_taps', 'benchmark_step', 'benchmark')),
+      for tool in ('check_teacher', 'balance_losses', 'list_taps', 'benchmark_step', 'compare_methods')),
     ('list_taps: a model without a type', call('list_taps', 'typeless.py'),
      ["model: expected a model config with a 'type', got {'a': 1}"]),
     # a config that distills nothing
-    ('check_teacher: nothing is distilled', call('check_teacher', PLAIN), [PLAIN, 'is no distillation config']),
-    ('calibrate: nothing is distilled', call('calibrate', PLAIN), [PLAIN, 'there is nothing to weigh']),
-    ('benchmark: nothing is distilled', call('benchmark', PLAIN), ['There is no distillation config among those']),
-    ('benchmark_step: nothing is distilled', call('benchmark_step', PLAIN),
-     [PLAIN, 'is no distillation config: there is no distilled step to time']),
+    ('compare_methods: nothing is distilled', call('compare_methods', PLAIN),
+     ['There is no distillation config among those']),
     ('generations: nothing is distilled', call('generations', PLAIN),
-     ['config: ', 'is no distillation config: its model is no FeatureDistiller']),
+     [f'model: {PLAIN} is no distillation config: expected']),
     ('train: no teacher to check', call('train', PLAIN, '--check-teacher'), ['--check-teacher: the config has no']),
     # train, test
     ('train: no config', call('train'), ['the following arguments are required: config']),
     ('train: launcher', call('train', GOOD, '--launcher', 'foo'), ["argument --launcher: invalid choice: 'foo'"]),
     ('train: an option without a value', call('train', GOOD, '--cfg-options', 'model'),
      ["argument --cfg-options: expected KEY=VALUE, such as train_cfg.max_epochs=3, got 'model'"]),
-    ('calibrate: an option without a key', call('calibrate', GOOD, '--cfg-options', '=3'),
+    ('balance_losses: an option without a key', call('balance_losses', GOOD, '--cfg-options', '=3'),
      ["argument --cfg-options: expected KEY=VALUE, such as train_cfg.max_epochs=3, got '=3'"]),
     ('train: no base for the learning rate', call('train', GOOD, '--auto-scale-lr'),
      ['--auto-scale-lr: the config does not say', 'auto_scale_lr.base_batch_size=8']),
@@ -113,23 +112,27 @@ ROWS = [
     ('test: no such config', call('test', 'nowhere.py', 'a.pth'), ["config: there is no config file 'nowhere.py'"]),
     ('test: no checkpoint', call('test', PLAIN), ['the following arguments are required: checkpoint']),
     # looking at a teacher, at weights, at taps
-    ('calibrate: ratio', call('calibrate', GOOD, '--ratio', '0'), ['--ratio: expected a positive number']),
-    ('calibrate: ratio that is no number', call('calibrate', GOOD, '--ratio', 'nan'), ['--ratio: expected a positive']),
-    ('calibrate: key misspelt', call('calibrate', GOOD, '--cfg-options', 'model.objectivs.x=1'),
+    ('balance_losses: ratio', call('balance_losses', GOOD, '--ratio', '0'), ['--ratio: expected a positive number']),
+    ('balance_losses: ratio that is no number', call('balance_losses', GOOD, '--ratio', 'nan'),
+     ['--ratio: expected a positive']),
+    ('balance_losses: key misspelt', call('balance_losses', GOOD, '--cfg-options', 'model.objectivs.x=1'),
      ["model: FeatureDistiller has no 'objectivs'", "'objectives'"]),
     ('list_taps: nothing there', call('list_taps', PLAIN, '--under', 'nekc'),
      ['--under: no place begins so', "Did you mean 'neck'?"]),
     # benchmarks, demo
-    ('benchmark: option misspelt', call('benchmark', GOOD, '--repot-only'), ['unrecognized arguments: --repot-only']),
-    ('benchmark: no such training', call('benchmark', GOOD, '--only', 'seed_1/foo'),
+    ('compare_methods: option misspelt', call('compare_methods', GOOD, '--repot-only'),
+     ['unrecognized arguments: --repot-only']),
+    ('compare_methods: no such training', call('compare_methods', GOOD, '--only', 'seed_1/foo'),
      ['--only seed_1/foo: there is no such training', 'seed_1/resnet18-w8_digits']),
-    ('benchmark: a training before the one that it needs',
-     call('benchmark', GOOD, '--only', 'seed_1/channel-mlp_resnet18-w8_digits'),
+    ('compare_methods: a training before the one that it needs',
+     call('compare_methods', GOOD, '--only', 'seed_1/channel-mlp_resnet18-w8_digits'),
      ['--only seed_1/channel-mlp_resnet18-w8_digits: it needs seed_1/', 'which is not finished']),
-    ('benchmark: no metric', call('benchmark', GOOD, '--cfg-options', 'default_hooks.checkpoint.save_best=None'),
+    ('compare_methods: no metric',
+     call('compare_methods', GOOD, '--cfg-options', 'default_hooks.checkpoint.save_best=None'),
      [os.pardir, 'channel-mlp_resnet18-w8_digits.py: default_hooks.checkpoint.save_best says by which metric',
       'by --cfg-options']),
-    ('benchmark: two kinds', call('benchmark', GOOD, '--slurm', '--report-only'), ['argument --report-only: not allo']),
+    ('compare_methods: two kinds', call('compare_methods', GOOD, '--slurm', '--report-only'),
+     ['argument --report-only: not allo']),
     ('benchmark_step: two sizes', call('benchmark_step', GOOD, '--images', '1', '8'),
      ['argument --images: expected 3 arguments']),
     ('benchmark_step: random images of a library without labels for them',
@@ -146,16 +149,16 @@ ROWS = [
     *((f'{tool}: {option} {value}', call(tool, *config, option, value, *others),
        [f'argument {option}: expected a {kind} of at least {least}', f'got {value!r}'])
       for tool, config, option, value, kind, least, *others in (
-          ('benchmark', [GOOD], '--seeds', 'x', 'integer', 0),
-          ('benchmark', [GOOD], '--jobs', '-1', 'integer', 1),
-          ('benchmark', [GOOD], '--threads', '0', 'integer', 1),
-          ('benchmark', [GOOD], '--time', '-1', 'integer', 0),
+          ('compare_methods', [GOOD], '--seeds', 'x', 'integer', 0),
+          ('compare_methods', [GOOD], '--jobs', '-1', 'integer', 1),
+          ('compare_methods', [GOOD], '--threads', '0', 'integer', 1),
+          ('compare_methods', [GOOD], '--time', '-1', 'integer', 0),
           ('benchmark_step', [GOOD], '--rounds', '0', 'integer', 1),
           ('benchmark_step', [GOOD], '--warmup', '-1', 'integer', 0),
           ('benchmark_step', [GOOD], '--within', 'nan', 'number', 0),
           ('benchmark_step', [GOOD], '--teachers', '0', 'integer', 1),
           ('benchmark_step', [GOOD], '--images', '-8', 'integer', 1, '8', '8'),
-          ('calibrate', [GOOD], '--iterations', '1', 'integer', 2),
+          ('balance_losses', [GOOD], '--iterations', '1', 'integer', 2),
           ('check_teacher', [GOOD], '--images', '5', 'integer', 10),
           ('check_teacher', [GOOD], '--images', '50.5', 'integer', 10),
           ('check_teacher', [GOOD], '--images', 'x', 'integer', 10),

@@ -15,7 +15,7 @@ GOLDEN = np.load(Path(__file__).parents[1] / 'data' / 'golden' / 'fcfd.npz')
 def test_outputs_and_gradients_of_the_authors(form, activated):
     golden = {name: torch.from_numpy(GOLDEN[f'bridge_{form}_{name}']) for name in ('in', 'out', 'grad', 'weight')}
     bridge = Bridge(FeatureShape(*golden['in'].shape[1:]), FeatureShape(*golden['out'].shape[1:]), activated=activated)
-    conv = bridge.layer.conv
+    conv = bridge[0]
     assert conv.weight.shape == golden['weight'].shape
     assert (conv.bias is not None) == (f'bridge_{form}_bias' in GOLDEN)
     conv.weight.data.copy_(golden['weight'])
@@ -29,5 +29,5 @@ def test_outputs_and_gradients_of_the_authors(form, activated):
 
 
 def test_initialization():
-    conv = Bridge(FeatureShape(64, 8, 8), FeatureShape(128, 8, 8)).layer.conv
+    conv = Bridge(FeatureShape(64, 8, 8), FeatureShape(128, 8, 8))[0]
     assert conv.weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.05)

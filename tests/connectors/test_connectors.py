@@ -200,9 +200,9 @@ def test_conv_bn_against_the_authors_of_ofd():
     with np.load(GOLDEN / 'ofd.npz') as arrays:
         g = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name.startswith('connector_')}
     module = ConvBN(FeatureShape(8, 5, 7), FeatureShape(16, 5, 7)).train()
-    module.layer.conv.weight.data.copy_(g['connector_conv_weight'])
+    module[0].weight.data.copy_(g['connector_conv_weight'])
     torch.testing.assert_close(module(g['connector_in']), g['connector_out_train'], rtol=1e-5, atol=1e-6)
-    norm = module.layer.norm
+    norm = module[1]
     torch.testing.assert_close(norm.running_mean, g['connector_bn_running_mean_after'], rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(norm.running_var, g['connector_bn_running_var_after'], rtol=1e-6, atol=0)
 

@@ -53,11 +53,10 @@ def build(path: str) -> tuple[FeatureDistiller, dict]:
     data = model.data_preprocessor(random_batch(cfg, IMAGES, height, width), True)
     # Each process looks at all images, as one alone would; how they are shared is another test. They are mirrored: an
     # image that is the median itself would lie on the hyperplane, above or below by a rounding error.
-    asking = [name for name, objective in model.objectives.items() if objective.images_wanted]
+    asking = model.images_wanted()
     if asking:
-        model.observe(data['inputs'].flip(3), data['data_samples'], asking)
-    for name in asking:
-        model.objectives[name].conclude()
+        model.update_statistics(data['inputs'].flip(3), data['data_samples'], asking)
+    model.finish_statistics(asking)
     return model, data
 
 

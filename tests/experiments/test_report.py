@@ -3,7 +3,7 @@ import csv
 import io
 import json
 import os
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 from matplotlib.pyplot import imread
@@ -42,10 +42,10 @@ def test_means_deviations_gains_and_verdict(grid):
     assert [row.name for row in table.rows] == ['student alone', 'teacher faster-rcnn_r18-w32_fpn_digits',
                                                 'channel-mlp', 'kd']
     assert student.scores == pytest.approx({1: 20.0, 2: 24.0, 3: 22.0})
-    assert student.score == pytest.approx((22.0, 2.0)) and teacher.score == pytest.approx((40.0, 4.0))
-    assert distilled.score == pytest.approx((32.0, 7.0 ** 0.5))
+    assert astuple(student.score) == pytest.approx((22.0, 2.0)) and astuple(teacher.score) == pytest.approx((40.0, 4.0))
+    assert astuple(distilled.score) == pytest.approx((32.0, 7.0 ** 0.5))
     # Differences 10, 7, 13; their squared deviations 0 + 9 + 9, over n - 1 = 2.
-    assert distilled.gain == pytest.approx((10.0, 3.0))
+    assert astuple(distilled.gain) == pytest.approx((10.0, 3.0))
     assert distilled.gap_closed == pytest.approx(10 / 18) and distilled.verdict == 'helps'
     assert (distilled.seconds_per_iter, distilled.peak_memory_mib) == (0.25, 100.0)
     assert set(other.scores.values()) == {'not run'} and other.score.mean is other.verdict is None
@@ -66,7 +66,7 @@ def test_missing_and_failed_cells_are_shown_and_left_out_of_the_figures(grid):
     (table,) = tables(grid)
     student, _, distilled, _ = table.rows
     assert distilled.scores[2] == 'failed' and student.scores[3] == 'not finished'
-    assert distilled.gain == (pytest.approx(10.0), None) and distilled.gap_closed == pytest.approx(0.5)
+    assert astuple(distilled.gain) == (pytest.approx(10.0), None) and distilled.gap_closed == pytest.approx(0.5)
     assert distilled.verdict == 'too few seeds'
     page = markdown([table], 'Benchmark', ['on one machine'])
     assert '| channel-mlp | 30.00 | failed | 35.00 | 32.50 ± 3.54 | +10.00 | 50 % | too few seeds |' in page
@@ -92,9 +92,10 @@ def test_the_picture_shows_every_row_that_has_scores(grid):
     names = [line.name for line in comparison_lines(table)]
     assert names == ['student alone', 'channel-mlp', 'teacher\nfaster-rcnn_r18-w32_fpn_digits']
     plain = comparison_figure(table)
-    step = dict(seconds=dict(student=0.1, distilled=0.2))
+    step = dict(seconds=dict(student=0.1, distilled=0.2), ratio=dict(value=1.01, low=1.0, high=1.02))
     timed = replace(table, rows=tuple(replace(row, step=step) if row.role == 'distilled' else row
                                       for row in table.rows))
+    assert '| 100.0 | 200.0 | 1.010 | - |' in markdown([timed], 'Benchmark', [])
     width = [imread(io.BytesIO(picture)).shape[1] for picture in (plain, comparison_figure(timed))]
     assert width[1] > width[0], 'the second panel is there where steps were timed'
     members = replace(table, rows=tuple(replace(row, role='member') if row.role == 'teacher' else row

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from mmfeatdistill.distill_config import student_config
+from mmfeatdistill.distill_config import is_distillation, student_config
 from mmfeatdistill.zoo.configs import build_model, load_config, zoo_entries
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES
 from tests.conftest import load_script
@@ -144,7 +144,8 @@ def weights_without_downloads() -> Callable:
 
 def untrained(config: str) -> dict:
     """What a checkpoint of a config's model holds, of a distillation's its student."""
-    return dict(state_dict=build_model(student_config(load_config(config))).state_dict())
+    cfg = load_config(config)
+    return dict(state_dict=build_model(student_config(cfg) if is_distillation(cfg) else cfg).state_dict())
 
 
 def put_trained_teachers(cfg: Config) -> None:

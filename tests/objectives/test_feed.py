@@ -16,6 +16,7 @@ from tests.helpers.models import (
     total,
     transformer,
 )
+from tests.helpers.passes import tapped
 
 WEIGHT = 1000.0
 LOSS = dict(type='FactorTransfer', loss_weight=WEIGHT)
@@ -90,8 +91,8 @@ def test_each_teacher_teaches_its_own_translator_only():
 
 
 def test_features_of_one_direction_are_free_of_loss():
-    target = {'backbone': [torch.rand(1, 8, 4, 4)]}
-    student = {'backbone': [7 * target['backbone'][0]]}
+    target = tapped({'backbone': [torch.rand(1, 8, 4, 4)]})
+    student = tapped({'backbone': [7 * target['backbone'][0]]})
     objective = FeatureMatch(taps=['backbone'], connector=dict(type='Translator'), loss=LOSS)
     objective.prepare(student, [target, target], 'model.objectives.stage4')
     for module in objective.connectors.modules():

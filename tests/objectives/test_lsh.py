@@ -271,8 +271,8 @@ def test_offsets_are_those_of_all_samples(bias, count):
     features = 3 + torch.randn(count, 8)
     objective = prepared(reading(features), reading(features), bias=bias, hashes=40)
     for batch in features.split(7):
-        objective.observe([reading(batch)])
-    objective.conclude()
+        objective.update_statistics([reading(batch)])
+    objective.finish_statistics()
     [hashing] = objective.hashings
     np.testing.assert_allclose(hashing.bias, offsets_by_hand(bias, features, hashing.weight), rtol=1e-5, atol=1e-6)
     assert objective.images_wanted == 0
@@ -286,8 +286,8 @@ def test_offsets_are_those_of_all_processes(monkeypatch, bias, shares):
     objectives = [prepared(reading(features), reading(features), bias=bias, hashes=40, std=1.0) for _ in shares]
     for objective, share in zip(objectives, features.split(shares)):
         if len(share):
-            objective.observe([reading(share)])
-    Ranks(2, monkeypatch).run(lambda rank: objectives[rank].conclude())
+            objective.update_statistics([reading(share)])
+    Ranks(2, monkeypatch).run(lambda rank: objectives[rank].finish_statistics())
     first, second = (objective.hashings[0] for objective in objectives)
     assert torch.equal(first.bias, second.bias)
     np.testing.assert_allclose(first.bias, offsets_by_hand(bias, features, first.weight), rtol=1e-5, atol=1e-6)
@@ -297,13 +297,13 @@ def test_medians_of_maps_are_over_some_positions_of_each():
     small_map, large_map = torch.randn(9, 8, 4, 8), torch.randn(2, 8, 40, 50)
     exact = prepared(reading(small_map), reading(small_map), max_samples=70)
     assert exact.images_wanted == 3
-    exact.observe([reading(small_map)])
-    exact.conclude()
+    exact.update_statistics([reading(small_map)])
+    exact.finish_statistics()
     [hashing] = exact.hashings
     rows = small_map.flatten(2).transpose(1, 2).flatten(0, 1)
     np.testing.assert_allclose(hashing.bias, offsets_by_hand('median', rows, hashing.weight), rtol=1e-5, atol=1e-6)
     sampled = prepared(reading(large_map), reading(large_map))
-    sampled.observe([reading(large_map)])
+    sampled.update_statistics([reading(large_map)])
     kept = torch.cat(sampled.hashings[0]._statistic._samples)
     assert len(kept) == 64
     rows = large_map.flatten(2).transpose(1, 2)
@@ -321,7 +321,7 @@ def test_how_many_images_are_wanted():
 
 def test_without_offsets_there_is_no_training():
     model = distiller(classifier(), teacher(classifier()), dict(penultimate=dict(type='LSH', taps=['head.fc:in'])))
-    with pytest.raises(ConfigError, match=r"penultimate.bias: 'median' .* add dict\(type='mmfeatdistill.Calibration"):
+    with pytest.raises(ConfigError, match=r"penultimate.bias: 'median' .* add dict\(type='mmfeatdistill.Statistics"):
         losses_of(model, classification_batch())
 
 
@@ -525,6 +525,6 @@ def test_offsets_are_kept_for_resuming_and_alignment_is_measured(in_digits, tmp_
     runner = trained()
     assert -1 <= runner.message_hub.get_scalar('train/penultimate.cosine_0').current() <= 1
     [found] = runner.model.objectives['penultimate'].hashings
-    assert found.bias.any() and found.is_placed
+    assert found.bias.any() and found.is_known
     [resumed] = trained(train_cfg__max_epochs=2, resume=True).model.objectives['penultimate'].hashings
     assert passes == [1] and torch.equal(resumed.bias, found.bias) and torch.equal(resumed.weight, found.weight)

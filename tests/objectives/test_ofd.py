@@ -149,7 +149,7 @@ def test_gradients_in_float64():
     with_margins(objective, [-0.5, -0.1, 0.0])
     target = readings(torch.randn(2, 3, 6, 5, dtype=torch.float64))
     student = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-    weight = objective.connectors[0].layer.conv.weight
+    weight = objective.connectors[0][0].weight
 
     def loss(student, weight):
         return objective(readings(student), [target])['loss_0']
@@ -218,12 +218,11 @@ def fpn(**options):
 
 
 def observed(model, *batches):
-    names = [name for name, objective in model.objectives.items() if objective.images_wanted]
+    names = model.images_wanted()
     for batch in batches:
         data = model.data_preprocessor(batch, training=True)
-        model.observe(data['inputs'], data['data_samples'], names)
-    for name in names:
-        model.objectives[name].conclude()
+        model.update_statistics(data['inputs'], data['data_samples'], names)
+    model.finish_statistics(names)
     return model
 
 
@@ -246,9 +245,9 @@ def test_an_fpn_is_estimated_from_images():
 
 def test_a_channel_that_was_never_negative_has_no_margin():
     objective = prepared((1, 2, 2, 1))
-    objective.observe([readings(torch.tensor([[[[1.0], [2.0]], [[-1.0], [0.0]]]]))])
-    objective.observe([readings(torch.tensor([[[[0.0], [2.0]], [[-4.0], [math.nan]]]]))])
-    objective.conclude()
+    objective.update_statistics([readings(torch.tensor([[[[1.0], [2.0]], [[-1.0], [0.0]]]]))])
+    objective.update_statistics([readings(torch.tensor([[[[0.0], [2.0]], [[-4.0], [math.nan]]]]))])
+    objective.finish_statistics()
     assert objective.margins[0].value.tolist() == [0.0, -2.5]
     assert objective.images_wanted == 0
 
@@ -256,8 +255,8 @@ def test_a_channel_that_was_never_negative_has_no_margin():
 def test_small_values_are_not_lost_in_large_sums():
     objective = prepared((1, 1, 1, 1))
     for value in (-2.0 ** 24, *[-1.0] * 7):  # in float32, 2^24 + 1 is 2^24
-        objective.observe([readings(torch.full((1, 1, 1, 1), value))])
-    objective.double().conclude()
+        objective.update_statistics([readings(torch.full((1, 1, 1, 1), value))])
+    objective.double().finish_statistics()
     assert objective.margins[0].value.item() == -(2 ** 24 + 7) / 8
 
 
@@ -268,15 +267,15 @@ def test_processes_share_what_they_have_seen(monkeypatch):
     objectives = [prepared((1, 3, 4, 4)) for _ in shares]
     for objective, share in zip(objectives, shares):
         if len(share):
-            objective.observe([readings(share)])
+            objective.update_statistics([readings(share)])
     seen = sum(objective.margins[0]._sums.clone() for objective in objectives)
     monkeypatch.setattr('mmfeatdistill.objectives.ofd.all_reduce', lambda sums: sums.copy_(seen))
     for objective in objectives:
-        objective.conclude()
+        objective.finish_statistics()
     alone = prepared((1, 3, 4, 4))
-    alone.observe([readings(feature)])
+    alone.update_statistics([readings(feature)])
     monkeypatch.undo()
-    alone.conclude()
+    alone.finish_statistics()
     for objective in objectives:
         torch.testing.assert_close(objective.margins[0].value, alone.margins[0].value)
         assert torch.equal(objective.margins[0].value, objectives[0].margins[0].value)
@@ -328,7 +327,7 @@ def test_a_resumed_training_does_not_estimate_again(in_digits, tmp_path, monkeyp
     objective = next(iter(cfg.model.objectives.values()))
     objective.update(taps=['backbone.layer4.1.conv2'], margin_images=12)
     seen = []
-    monkeypatch.setattr(OFD, 'observe', lambda self, teachers, observe=OFD.observe: (
+    monkeypatch.setattr(OFD, 'update_statistics', lambda self, teachers, observe=OFD.update_statistics: (
         seen.append(len(teachers[0].inputs)), observe(self, teachers)))
     margins = [next(iter(train(cfg).model.objectives.values())).margins[0].value]
     assert sum(seen) == 12 and (margins[0] < 0).any()

@@ -143,7 +143,7 @@ def test_a_checkpoint_that_was_saved_without_the_hook_loses_the_distiller(work_d
 def test_files_that_are_broken_or_missing(work_dir, tmp_path):
     entire = (work_dir / 'epoch_2.pth').read_bytes()
     (work_dir / 'epoch_2.pth').write_bytes(entire[:len(entire) // 2])
-    refused(work_dir, tmp_path, ValueError, "epoch_2.pth' cannot be read as a checkpoint: it was truncated")
+    refused(work_dir, tmp_path, ValueError, "epoch_2.pth' cannot be read as a checkpoint: expected a complete file")
     (work_dir / 'epoch_2.pth').unlink()
     refused(work_dir, tmp_path, FileNotFoundError, 'neither best_.* nor the file that last_checkpoint names')
     refused(work_dir, tmp_path, FileNotFoundError, 'there is no checkpoint', checkpoint='nothing.pth')

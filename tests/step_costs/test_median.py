@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from mmfeatdistill.step_costs.median import median_of
+from mmfeatdistill.step_costs.median import Median, median_of
 
 
 @pytest.mark.parametrize('count', [6, 10, 21, 100])
@@ -21,5 +21,5 @@ def test_more_measurements_make_it_narrower_and_outliers_do_not_move_it():
 
 
 def test_few_measurements_bound_it_by_their_extremes():
-    assert median_of([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert median_of([3.0, 1.0, 2.0]) == Median(value=2.0, low=1.0, high=3.0)
     assert median_of([1.5]).error == 0

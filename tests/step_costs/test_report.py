@@ -5,9 +5,9 @@ from mmfeatdistill.step_costs.report import step_report
 def entry(**changes):
     found = dict(
         config='kd_pair', images=None, teachers=None, options={'model.teacher.checkpoint': 'None'}, device='cpu',
-        threads=2, rounds=31, date='2026-11-20', versions='torch 2.11.0', ratio=1.004, ratio_between=(0.995, 1.0131),
-        plain_ratio=1.05, plain_ratio_between=(1.04, 1.06),
-        memory_ratio=0.99, difference=0.0, build=dict(ratio=1.02), operators={'aten::mm': 0.5}, peak_mib={},
+        threads=2, rounds=31, date='2026-11-20', versions='torch 2.11.0',
+        ratio=dict(value=1.004, low=0.995, high=1.0131), plain_ratio=dict(value=1.05, low=1.04, high=1.06),
+        difference=0.0, build=dict(ratio=1.02), operators={'aten::mm': 0.5}, peak_mib={},
         seconds=dict(student=0.01, teacher=0.02, objectives=0.003, distilled=0.034),
         memory_mib=dict(student=50.0, distilled=80.0, floor=81.0, bare=79.0))
     return found | changes
@@ -30,6 +30,7 @@ def test_each_measurement_is_in_the_table_of_its_kind():
     assert plain['config, images'] == '`kd_pair`' and plain['distilled, ms'] == '34.0'
     assert plain['ratio'] == '1.004 (0.995 to 1.013)' and plain['rounds'] == '31'
     assert plain['memory alone, MiB'] == '50' and plain['over bare'] == '1.013' and plain['build'] == '1.020'
+    assert plain['over floor'] == '0.988'
     assert several['config, images'] == '`kd_pair` 2x64x96' and several['teachers'] == '4'
     assert accelerated['options'] == '`fuse_conv_bn=True`' and accelerated['difference'] == '2e-07'
     assert accelerated['plain teacher, ms'] == '25.0' and 'mmpretrain::resnet50' in accelerated['config, images']

@@ -24,7 +24,7 @@ def probed(model, *taps):
     (detector, dict(neck=[(1, 16, 16, 16), (1, 16, 8, 8), (1, 16, 4, 4), (1, 16, 2, 2), (1, 16, 1, 1)])),
     (classifier, dict(backbone=[(1, 64, 2, 2)], neck=[(1, 64)])),
     (segmenter, {'backbone.layer4': [(1, 64, 8, 8)]}),
-    (transformer, {'backbone.layers.0': [(1, 17, 16)], 'backbone': [(1, 16)]}),
+    (transformer, {'backbone.layers.0': [(1, 16, 4, 4)], 'backbone': [(1, 16)]}),
     (convnext, {'backbone': [(1, 32)]})])
 def test_shapes_of_one_image(make, expected):
     features, entry = probed(build(make()), *expected)
@@ -54,7 +54,7 @@ def test_models_of_a_fixed_size_get_a_larger_image(side):
 
     model.backbone.forward = fixed
     features, entry = probed(model, 'backbone.layers.1')
-    assert shapes(features) == {'backbone.layers.1': [(1, (side // 16) ** 2 + 1, 16)]} and entry == 'extract_feat'
+    assert shapes(features) == {'backbone.layers.1': [(1, 16, side // 16, side // 16)]} and entry == 'extract_feat'
 
 
 def test_a_stem_that_stacks_neighboring_pixels():

@@ -13,6 +13,7 @@ import mmcv
 import pytest
 import torch
 
+from tests.conftest import load_script
 from tests.helpers.runs import CONFIGS, DISTILLED, STUDENTS
 
 ROOT = CONFIGS.parent
@@ -84,6 +85,19 @@ def test_own_test_command_needs_no_teacher(digits, tmp_path):
     assert 'accuracy/top1' in output and (tmp_path / 'predictions.pkl').exists()
 
 
+def test_nothing_is_loaded_for_random_images():
+    """Whether a part's init_cfg is one dict or a list of them; what else they say is kept."""
+    loads, draws = dict(type='Pretrained', checkpoint='a.pth'), dict(type='Normal', layer='Linear')
+    parts = dict(one=loads, only=[loads], several=[draws, loads], other=draws, others=[draws], none=None)
+    model = dict(type='A', pretrained='b.pth', stages=[dict(type='B', init_cfg=loads)],
+                 **{name: dict(type=name, init_cfg=init_cfg) for name, init_cfg in parts.items()})
+    found = load_script('tools/benchmark_step.py').without_weights(model)
+    assert found.pop('type') == 'A' and found.pop('stages') == [dict(type='B')]
+    assert found == dict(
+        one=dict(type='one'), only=dict(type='only'), several=dict(type='several', init_cfg=[draws]),
+        other=dict(type='other', init_cfg=draws), others=dict(type='others', init_cfg=[draws]), none=dict(type='none'))
+
+
 @pytest.mark.slow
 def test_list_taps_and_the_step_benchmark(digits, tmp_path):
     listed = run(ROOT / 'tools' / 'list_taps.py', 'mmseg::_base_/models/pspnet_r50-d8.py', '--depth', '1',
@@ -96,7 +110,7 @@ def test_list_taps_and_the_step_benchmark(digits, tmp_path):
         tmp_path / 'step.png', '--report', tmp_path / 'step.md', folder=digits)
     found = json.loads((tmp_path / 'step.json').read_text())
     assert list(found) == ['lsh_pspnet_r18-w8-d8_digits', 'pkd_faster-rcnn_r50_fpn_from-r101_2x_coco 1x64x96']
-    assert all(entry['ratio'] > 0 and 0.3 < sum(entry['operators'].values()) <= 1 for entry in found.values())
+    assert all(entry['ratio']['value'] > 0 and 0.3 < sum(entry['operators'].values()) <= 1 for entry in found.values())
     assert (tmp_path / 'step.png').read_bytes().startswith(b'\x89PNG')
     page = (tmp_path / 'step.md').read_text()
     assert '![parts of a distilled step](step.png)' in page and page.count('`lsh_pspnet_r18-w8-d8_digits`') == 2

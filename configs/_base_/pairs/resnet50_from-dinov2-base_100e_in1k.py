@@ -7,5 +7,5 @@ model = dict(
     student={{_base_.model}},
     teacher=dict(
         config='{{fileDirname}}/../teachers/vit-base-p14_dinov2-pre_featmap.py',
-        checkpoint=_package.zoo.zoo_weights(
+        checkpoint=_package.zoo.configs.zoo_weights(
             _package.stock_config('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py'))))

@@ -1,5 +1,6 @@
 """What hooks ask of the model that a runner trains."""
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.model import is_model_wrapper
 from torch import nn
@@ -7,6 +8,11 @@ from torch import nn
 from mmfeatdistill.objectives import Objective
 
 
+def unwrap(model: nn.Module) -> Any:
+    """The model inside a wrapper such as DDP; any other as it is."""
+    return model.module if is_model_wrapper(model) else model
+
+
 def objectives_of(model: nn.Module) -> Mapping[str, Objective]:
     """The objectives of a runner's model by name, through DDP; none for a student alone."""
-    return getattr(model.module if is_model_wrapper(model) else model, 'objectives', {})
+    return getattr(unwrap(model), 'objectives', {})

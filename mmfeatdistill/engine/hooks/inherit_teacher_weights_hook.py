@@ -5,9 +5,9 @@ from typing import Any, Union
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 from mmfeatdistill.objectives import TapPair
 from mmfeatdistill.registry import HOOKS
@@ -51,7 +51,7 @@ class InheritTeacherWeightsHook(Hook):
         """
         if runner.iter > 0:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         teachers = getattr(model, 'teachers', [])
         if not 0 <= self.teacher < len(teachers):
             raise ConfigError(f'{_KEY}.teacher: there is no teacher {self.teacher}; the model has '
@@ -60,13 +60,13 @@ class InheritTeacherWeightsHook(Hook):
             raise ConfigError(f'{_KEY}: the weights of the teacher are not those of its file any '
                               'more, as its acceleration changes them; leave everything but channels_last out of it.')
         for part in self.parts:
-            student = _part(model.student, part.student, 'student')
-            report = inherit(student, _part(teachers[self.teacher].model, part.teacher, 'teacher'))
+            student = _part(model.student, part.student.text, 'student')
+            report = inherit(student, _part(teachers[self.teacher].model, part.teacher.text, 'teacher'))
             if not report['taken']:
-                raise ConfigError(f'{_KEY}.parts: nothing of {part.student!r} has the same name and '
-                                  f'shape in the teacher\'s {part.teacher!r}; remove it.')
+                raise ConfigError(f'{_KEY}.parts: nothing of {part.student.text!r} has the same name and '
+                                  f'shape in the teacher\'s {part.teacher.text!r}; remove it.')
             left = f'; left as they were: {", ".join(report["left"])}' if report['left'] else ''
-            print_log(f"Inherited {len(report['taken'])} tensors of {part.student!r} from the teacher{left}.",
+            print_log(f"Inherited {len(report['taken'])} tensors of {part.student.text!r} from the teacher{left}.",
                       logger='current')
 
 

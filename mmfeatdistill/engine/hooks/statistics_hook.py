@@ -9,12 +9,11 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
-from mmfeatdistill.engine.hooks._objectives import objectives_of
+from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS
 from mmfeatdistill.taps.isolation import random_state_kept
@@ -24,9 +23,9 @@ from mmfeatdistill.taps.isolation import random_state_kept
 class StatisticsHook(Hook):
     """Runs the teachers once over training images, for the objectives that ask for it.
 
-    An objective says how many images it wants (:attr:`mmfeatdistill.objectives.Objective.images_wanted`), looks at the
-    teachers' features of each batch, and concludes. Where none asks, nothing happens. What they found is saved with
-    their buffers, so a resumed training does not repeat the pass.
+    An objective that rests on statistics (:class:`mmfeatdistill.objectives.statistics.NeedsStatistics`) says how many
+    images it wants, sees the teachers' features of each batch, and concludes. Where none asks, nothing happens. What
+    they found is saved with their buffers, so a resumed training does not repeat the pass.
 
     Each of the first images of a random order, the same in every run, is shown once, by one of the processes. They are
     augmented, batched (in that order) and normalized as in training, without batch augmentations such as Mixup. The
@@ -45,8 +44,8 @@ class StatisticsHook(Hook):
         Raises:
             ConfigError: Images are wanted and the training dataset has none, or cannot be indexed.
         """
-        wanted = {name: objective.images_wanted for name, objective in objectives_of(runner.model).items()}
-        wanted = {name: count for name, count in wanted.items() if count}
+        model = unwrap(runner.model)
+        wanted = model.images_wanted() if hasattr(model, 'images_wanted') else {}
         if not wanted:
             return
         dataset = runner.train_dataloader.dataset
@@ -54,17 +53,15 @@ class StatisticsHook(Hook):
         counts = {name: int(min(count, len(dataset))) for name, count in wanted.items()}
         started = time.monotonic()
         with random_state_kept(), runner.optim_wrapper.optim_context(runner.model):
-            _show(runner, counts)
-        for name in counts:
-            objectives_of(runner.model)[name].conclude()
+            _show(runner, model, counts)
+        model.finish_statistics(counts)
         shown = ', '.join(f'{count} to {name!r}' for name, count in counts.items())
-        print_log(f'Calibration: showed training images, {shown}, in {time.monotonic() - started:.0f} s.',
+        print_log(f'Statistics: showed training images, {shown}, in {time.monotonic() - started:.0f} s.',
                   logger='current')
 
 
-def _show(runner: Any, counts: Mapping[str, int]) -> None:
+def _show(runner: Any, model: nn.Module, counts: Mapping[str, int]) -> None:
     """Shows this process's share of the images to each objective, as many as it wants."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     training = runner.train_dataloader
     rank, world = get_dist_info()
     order = torch.randperm(len(training.dataset), generator=torch.Generator().manual_seed(0))
@@ -77,11 +74,12 @@ def _show(runner: Any, counts: Mapping[str, int]) -> None:
                         worker_init_fn=training.worker_init_fn, generator=torch.Generator().manual_seed(0),
                         multiprocessing_context=training.multiprocessing_context)
     with _no_batch_augments(model.data_preprocessor), tqdm(
-            desc='calibration', total=len(share), unit='image', disable=rank != 0) as bar:
+            desc='statistics', total=len(share), unit='image', disable=rank != 0) as bar:
         # The loader comes first: asked for more at its end, it lets its workers go.
         for batch, (start, end) in zip(loader, pairwise(bounds)):
             data = model.data_preprocessor(batch, True)
-            model.observe(data['inputs'], data.get('data_samples'), [name for name in ends if ends[name] > start])
+            wanting = [name for name in ends if ends[name] > start]
+            model.update_statistics(data['inputs'], data.get('data_samples'), wanting)
             bar.update(end - start)
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from mmengine import dist
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
@@ -12,6 +11,7 @@ from mmfeatdistill.atomic_files import remove_leftovers
 from mmfeatdistill.checkpoints.atomic_backend import checkpoint_folder, repair_last_checkpoint, write_atomically
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from mmfeatdistill.distillers.building import ADDED
+from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.registry import HOOKS
 
@@ -112,7 +112,6 @@ def _take(state_dict: dict, prefix: str) -> dict:
 
 def _current(model: nn.Module, prefix: str) -> dict:
     """The added entries as they are now."""
-    model = model.module if is_model_wrapper(model) else model
-    added = model._modules.get(ADDED)
+    added = unwrap(model)._modules.get(ADDED)
     return {} if added is None else {
         f'{prefix}{key}': value.detach().clone() for key, value in added.state_dict().items()}

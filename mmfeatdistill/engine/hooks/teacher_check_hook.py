@@ -5,9 +5,9 @@ from typing import Any
 from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
 from mmfeatdistill.checks.teacher_check import check_teachers
+from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS
 
@@ -51,7 +51,7 @@ class TeacherCheckHook(Hook):
         Raises:
             ConfigError: Something is wrong with a teacher; says what.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         if runner.iter > 0 or not getattr(model, 'teachers', ()):
             return
         if not isinstance(runner.cfg.get('model'), ConfigDict):

@@ -1,0 +1,79 @@
+"""Comparing the features of the dry run, so that what cannot be compared is found before training."""
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.objectives.pairs import FeaturePair
+from mmfeatdistill.taps.feature_map import as_map
+from mmfeatdistill.taps.reader import TappedPass
+
+Compare = Callable[[Tensor, Tensor], Any]
+
+
+@torch.no_grad()
+def try_losses(compare: Compare, connectors: nn.ModuleList, pairs: Sequence[FeaturePair], student: TappedPass,
+               teachers: Sequence[TappedPass], key: str) -> None:
+    """Compares each pair of features once.
+
+    Args:
+        compare: The loss of a connected student feature and a teacher feature.
+        connectors (nn.ModuleList): In the order of the pairs; left in training mode.
+        pairs (Sequence[FeaturePair]): What is matched.
+        student (TappedPass): The student in the dry run.
+        teachers (Sequence[TappedPass]): Each teacher that is read.
+        key (str): Where the objective stands in the config.
+
+    Raises:
+        ConfigError: Names the connector or the loss, and what would do.
+    """
+    connectors.eval()
+    for connector, pair in zip(connectors, pairs):
+        own, target = pair.of(student, teachers)
+        with _named(f'{key}.connector'):
+            connected, width = connector(as_map(own)).shape[1], as_map(target).shape[1]
+        hint = '' if connected == width or not _compares(compare, target, pair) else (
+            f' The connected student feature has {connected} channels and the teacher feature {width}; '
+            "use connector=dict(type='Conv1x1').")
+        with _named(f'{key}.{"connector" if hint else "loss"}', hint):
+            loss = compare(*pair.connect(connector, own, target))
+        _check_loss(loss, own, target, f'{key}.loss')
+    connectors.train()
+
+
+def _compares(compare: Compare, feature: Tensor, pair: FeaturePair) -> bool:
+    """Whether the loss compares two such features."""
+    try:
+        compare(*pair.connect(nn.Identity(), feature, feature))
+    except Exception:  # noqa: BLE001 - as below
+        return False
+    return True
+
+
+@contextmanager
+def _named(key: str, hint: str = '') -> Iterator[None]:
+    """Names the config key in whatever error a connector or loss causes: each library refuses in its own way."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        kind = '' if isinstance(error, (TypeError, ValueError)) else f'{type(error).__name__}: '
+        raise ConfigError(f'{key}: {kind}{error}{hint}') from error
+
+
+def _check_loss(loss: Any, student: Tensor, teacher: Tensor, key: str) -> None:
+    """Whether a loss of the dry run is what can be minimized."""
+    if not isinstance(loss, Tensor) or loss.dim():
+        given = f'a tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else f'{loss!r:.100}'
+        raise ConfigError(f'{key}: expected a loss that gives one number, a tensor of shape (), got {given}.')
+    if not loss.isfinite() and _is_moderate(student) and _is_moderate(teacher):
+        raise ConfigError(f'{key}: the loss of one small image is {loss.item()}; look at the options of the loss.')
+
+
+def _is_moderate(feature: Tensor) -> bool:
+    """Whether no loss should overflow; parameters that were not initialized yet hold whatever was in memory."""
+    return bool((feature.abs() < 1e6).all())  # false of NaN

@@ -1,0 +1,155 @@
+"""Networks that give something else in training than when they predict, as teachers do."""
+import logging
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+
+from mmfeatdistill.checks.twin import check_twin
+from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.taps.dry_run import image_channels
+from mmfeatdistill.taps.dummy_batch import labeled_sample, library_of
+from tests.helpers.models import build, detector, distiller, match, stock, teacher
+
+
+def unloaded(model):
+    """A stock model without what its config would load, and with plain BatchNorm."""
+    model.pop('pretrained', None)
+    model.backbone.pop('init_cfg', None)
+    for part in ('backbone', 'decode_head', 'auxiliary_head'):
+        for entry in model.get(part) if isinstance(model.get(part), list) else [model.get(part)]:
+            if entry and entry.get('norm_cfg', {}).get('type') == 'SyncBN':
+                entry.norm_cfg.type = 'BN'
+    return model
+
+
+def ddrnet():
+    model = unloaded(stock('mmseg::ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py'))
+    model.backbone.channels = 8
+    model.decode_head.update(in_channels=32, channels=16)
+    return model
+
+
+def one_stage(name, **head):
+    """A one-stage detector on a small ResNet-18."""
+    model = unloaded(stock(name))
+    model.backbone.update(depth=18, base_channels=8, stem_channels=8, frozen_stages=-1)
+    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    model.bbox_head.update(in_channels=16, feat_channels=16, num_classes=10, stacked_convs=1, **head)
+    return model
+
+
+def fcos():
+    return one_stage('mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py',
+                     norm_cfg=dict(type='GN', num_groups=4))
+
+
+def vfnet():
+    return one_stage('mmdet::vfnet/vfnet_r50_fpn_1x_coco.py', norm_cfg=dict(type='GN', num_groups=4))
+
+
+def condinst():
+    model = one_stage('mmdet::condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py')
+    model.bbox_head.norm_cfg = dict(type='GN', num_groups=4)
+    model.mask_head.mask_feature_head.update(in_channels=16, feat_channels=16, norm_cfg=dict(type='BN'))
+    return model
+
+
+def ocrnet():
+    return unloaded(stock('mmseg::ocrnet/ocrnet_hr18s_4xb2-40k_cityscapes-512x1024.py'))
+
+
+def segnext():
+    model = unloaded(stock('mmseg::segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512.py'))
+    model.backbone.update(embed_dims=[8, 16, 32, 64], depths=[1, 1, 1, 1])
+    model.decode_head.update(in_channels=[16, 32, 64], channels=32, ham_channels=32,
+                             norm_cfg=dict(type='GN', num_groups=4), num_classes=19)
+    return model
+
+
+def twin(model, *taps, size=96):
+    """What comes of some taps where a network is its own teacher."""
+    network = build(model)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(2, image_channels(network), size, size, generator=generator)
+    samples = [labeled_sample(library_of(network), size, size, generator) for _ in range(2)]
+    return check_twin(network, taps, images, samples)
+
+
+def built(model, *taps, **objective):
+    """A distiller whose teacher is of the student's own kind."""
+    options = match() | dict(connector=dict(type='Identity'), taps=list(taps)) | objective
+    return distiller(model, teacher(model), dict(a=options))
+
+
+def said(caplog, *words):
+    return any(all(word in record.getMessage() for word in words) for record in caplog.records)
+
+
+@pytest.fixture
+def log(caplog):
+    logger = MMLogger.get_instance('test')
+    logger.propagate = True
+    logger.setLevel(logging.INFO)
+    yield caplog
+    logger.propagate = False
+    logger.setLevel(logging.ERROR)
+
+
+@pytest.mark.parametrize('tap', ['backbone', 'backbone[0]', 'backbone[-1]', 'backbone.spp'])
+def test_what_comes_with_an_auxiliary_output_in_training_is_the_same_tensor(tap):
+    """DDRNet gives one tensor when it predicts, and an auxiliary one in front of it when it trains."""
+    [found] = twin(ddrnet(), tap)
+    assert not found.refused and found.difference < 1e-6
+
+
+@pytest.mark.parametrize('model', [fcos, vfnet, condinst])
+def test_heads_that_compute_something_else_in_training_are_refused_with_advice_that_holds(model):
+    with pytest.raises(ConfigError, match=r"^model\.objectives\.a\.taps: 'bbox_head' gives .* Tap '(?P<tap>[^']+)'") \
+            as caught:
+        built(model(), 'bbox_head')
+    advised = str(caught.value).split("Tap '")[1].split("'")[0]
+    [found] = twin(model(), advised)
+    assert not found.refused and found.difference < 1e-6
+
+
+def test_each_call_of_a_head_that_a_teacher_runs_twice_is_refused():
+    with pytest.raises(ConfigError, match=r"'bbox_head.conv_cls:each' gives 10 feature\(s\) .* and 5 when it trains"):
+        built(condinst(), 'bbox_head.conv_cls:each')
+
+
+def test_queries_that_are_added_for_denoising_are_refused():
+    model = stock('mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py')
+    model.backbone.update(depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, init_cfg=None)
+    model.neck.in_channels = [16, 32, 64]
+    model.encoder.num_layers, model.decoder.num_layers, model.num_queries = 1, 2, 40
+    with pytest.raises(ConfigError, match=r"a\.taps: 'decoder.layers.1' gives \(40, 256\) .* queries .* denoising"):
+        built(model, 'decoder.layers.1')
+
+
+def test_a_module_that_runs_several_times_is_named(log):
+    built(ocrnet(), 'decode_head.0.conv_seg')
+    assert said(log, "the student's 'decode_head.0.conv_seg' runs 2 times in a pass, and its last call is read")
+
+
+def test_a_teacher_that_draws_random_numbers_draws_them_aside(log):
+    """SegNeXt's decomposition starts from random bases in every pass."""
+    model = built(segnext(), 'decode_head.hamburger')
+    assert said(log, 'model.teacher', 'draws random numbers')
+    images = torch.randn(1, 3, 64, 64)
+    state = torch.get_rng_state()
+    first, second = (model.teachers[0](images, None)['decode_head.hamburger'][0] for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state), 'the training draws as without a teacher'
+    assert not torch.equal(first, second)
+
+
+def test_the_training_pass_leaves_no_trace():
+    torch.manual_seed(0)
+    alone = build(detector())
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    model = distiller(build(detector()), teacher(detector(16, 32)), dict(fpn=match()))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training and all(module.training for module in model.student.modules())
+    for name, value in alone.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
