@@ -189,7 +189,7 @@ def test_two_networks_under_two_names(tmp_path):
 def test_two_networks_under_two_keys(tmp_path):
     weights = build(classifier()).state_dict()
     file = saved(tmp_path / 'a.pth', dict(student=weights, teacher=weights, epoch=3))
-    with pytest.raises(ValueError, match=r"holds the weights of 2 networks, as 'student', 'teacher'. Take out"):
+    with pytest.raises(ValueError, match=r"holds the weights of 2 networks, as 'student', 'teacher'. Take the one out"):
         load_checkpoint(build(classifier()), file)
 
 
