@@ -1,7 +1,8 @@
 """Registries: children of mmengine's, in the scope ``mmfeatdistill``.
 
 Everything is found by name on first use, so a config that says ``type='mmfeatdistill.FeatureDistiller'``
-needs no import of its own.
+needs no import of its own. What stands inside such a model, and every hook, may then be written with the scope
+(``'mmfeatdistill.FeatureMatch'``) or without it (``'FeatureMatch'``).
 """
 import inspect
 import math
@@ -16,10 +17,23 @@ from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 
 SCOPE = 'mmfeatdistill'
 
-MODELS = Registry(
-    'model', parent=root.MODELS, scope=SCOPE,
-    locations=[f'{SCOPE}.{room}' for room in ('backbones', 'losses', 'connectors', 'objectives', 'distillers')])
-HOOKS = Registry('hook', parent=root.HOOKS, scope=SCOPE, locations=[f'{SCOPE}.engine.hooks'])
+
+class _HookRegistry(Registry):
+    """Registers hooks in mmengine's own registry too, where a runner in any library's scope finds them."""
+
+    def _register_module(self, module: type, module_name: Union[str, list[str], None] = None,
+                         force: bool = False) -> None:
+        super()._register_module(module, module_name, force)
+        for name in [module_name or module.__name__] if not isinstance(module_name, list) else module_name:
+            # A library looks its own hooks up before mmengine's, so that a hook of the same name stays its own.
+            if name not in root.HOOKS.module_dict:
+                root.HOOKS.register_module(name=name, module=module)
+
+
+# A runner builds its model first. Looking up the distiller imports the hooks too, which are then found without a scope.
+_MODEL_ROOMS = ('backbones', 'losses', 'connectors', 'objectives', 'distillers', 'engine.hooks')
+MODELS = Registry('model', parent=root.MODELS, scope=SCOPE, locations=[f'{SCOPE}.{room}' for room in _MODEL_ROOMS])
+HOOKS = _HookRegistry('hook', parent=root.HOOKS, scope=SCOPE, locations=[f'{SCOPE}.engine.hooks'])
 OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope=SCOPE,
                           locations=[f'{SCOPE}.engine.optim_wrapper'])
 STRATEGIES = Registry('strategy', parent=root.STRATEGIES, scope=SCOPE, locations=[f'{SCOPE}.engine.strategy'])
@@ -153,7 +167,9 @@ def _check_takes(signature: inspect.Signature, found: Collection[str], name: Any
     """Whether a class is of the kind that is wanted: one that takes what is found for it."""
     if _takes(signature, found):
         return
-    fitting = [known for known, cls in MODELS.module_dict.items() if {*found} <= {*inspect.signature(cls).parameters}]
+    # A class that has several names is listed under its own.
+    fitting = {cls.__name__ for cls in MODELS.module_dict.values()
+               if {*found} <= {*inspect.signature(cls).parameters}}
     raise ConfigError(f'{key}.type: {name!r} cannot be used here, as it takes no {" and ".join(map(repr, found))}; '
                       f'use one of {", ".join(map(repr, sorted(fitting)))}.')
 

@@ -3,20 +3,23 @@
 A Python block that cannot run says so in a comment before it: ``<!-- not run: why -->``.
 """
 import argparse
+import ast
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import HOOKS, MODELS
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 from mmfeatdistill import registry
 from mmfeatdistill.zoo.configs import load_config
@@ -24,7 +27,8 @@ from tests.conftest import load_script
 from tests.helpers.runs import CONFIGS, teachers_of
 
 ROOT = CONFIGS.parent
-PAGES = sorted(page.relative_to(ROOT) for page in [ROOT / 'README.md', *ROOT.glob('docs/*.md')])
+PAGES = sorted(page.relative_to(ROOT) for page in [
+    ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/*.md'), *ROOT.glob('configs/*/README.md')])
 IDS = list(map(str, PAGES))
 # A reader's own files begin with "my", placeholders are in angle brackets.
 OWN = re.compile(r'(^|/)my|[<>]')
@@ -43,9 +47,11 @@ class Block(NamedTuple):
 
 def blocks(page: Path, language: str) -> Iterator[Block]:
     text = (ROOT / page).read_text()
-    for match in re.finditer(r'^(<!-- not run: \S.*-->\n)?```(.*)\n([\s\S]*?)^```$', text, re.MULTILINE):
-        if match[2] == language:
-            yield Block(f'{page}:{text.count(chr(10), 0, match.start(3)) + 1}', match[3], match[1] is None)
+    fence = r'^(<!-- not run: \S.*-->\n)?( *)```(.*)\n([\s\S]*?)^\2```$'  # in a list, it is indented
+    for match in re.finditer(fence, text, re.MULTILINE):
+        if match[3] == language:
+            yield Block(f'{page}:{text.count(chr(10), 0, match.start(4)) + 1}', textwrap.dedent(match[4]),
+                        match[1] is None)
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -60,7 +66,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def is_config(block: Block) -> bool:
-    return re.search('^_base_ = ', block.text, re.MULTILINE) is not None
+    return re.search('^(_base_ = |with read_base)', block.text, re.MULTILINE) is not None
 
 
 @pytest.fixture
@@ -112,6 +118,68 @@ def test_python_blocks(clone, page):
             exec(compile(block.text, block.place, 'exec'), namespace)
         else:
             compile(block.text.replace('{{', '').replace('}}', ''), block.place, 'exec')
+
+
+def snippets(text: str) -> Iterator[dict]:
+    """The complete ``dict(type=...)`` that a text has between backticks; placeholders make one incomplete."""
+    for code in re.findall(r'(?<=`)(?:\w+=)?dict\(type=[^`]*\)(?=`)', text):
+        call = ast.parse(re.sub(r'\s+', ' ', f'f({code})'), mode='eval').body
+        for value in [*call.args, *(keyword.value for keyword in call.keywords)]:
+            placeholders = [node for node in ast.walk(value) if isinstance(node, ast.Constant) and node.value is ...
+                            or isinstance(node, ast.Name) and node.id != 'dict']
+            if not placeholders:
+                cfg = eval(compile(ast.Expression(value), code, 'eval'), dict(dict=dict))
+                if isinstance(cfg, dict) and 'type' in cfg:
+                    yield cfg
+
+
+def sources() -> list[Path]:
+    """All pages, and all modules, whose docstrings have snippets too."""
+    modules = (ROOT / 'mmfeatdistill').rglob('*.py')
+    return [ROOT / page for page in PAGES] + sorted(path for path in modules if '.mim' not in path.parts)
+
+
+SNIPPETS = [pytest.param(cfg, id=f'{path.relative_to(ROOT)}-{cfg["type"]}-{i}')
+            for path in sources() for i, cfg in enumerate(snippets(path.read_text()))]
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.parametrize('cfg', SNIPPETS)
+def test_a_snippet_is_found_in_the_scope_of_a_users_config(cfg, scope):
+    """A hook is built as a runner builds it, once it has built the distiller; other classes are looked up and their
+    options compared."""
+    MODELS.get('mmfeatdistill.FeatureDistiller')
+    DefaultScope.get_instance('test', scope_name=scope)
+    if cfg['type'].endswith('Hook'):
+        assert HOOKS.build(dict(cfg))
+        return
+    cls = registry.MODELS.get(cfg['type'])
+    assert cls is not None, cfg
+    options = {key: value for key, value in cfg.items() if key != 'type'}
+    assert options.keys() <= inspect.signature(cls).parameters.keys(), cfg
+
+
+def test_snippets_are_found_and_wrong_ones_fail():
+    assert len(SNIPPETS) > 12
+    assert {cfg.values[0]['type'].rpartition('.')[2] for cfg in SNIPPETS} >= {
+        'ObjectiveScheduleHook', 'AlignmentHook', 'Conv1x1'}
+    text = "`dict(type='A',\n  x=1)` and ``loss=dict(type='B'), connector=dict(type='D')`` not `dict(type='C', y=...)`"
+    assert list(snippets(text)) == [dict(type='A', x=1), dict(type='B'), dict(type='D')]
+    with pytest.raises(KeyError, match='NoSuchHook'):
+        test_a_snippet_is_found_in_the_scope_of_a_users_config(dict(type='NoSuchHook'), 'mmdet')
+
+
+MODULE = re.compile(r'\bmmfeatdistill(?:\.[a-z_]+)+\b(?!\.py)')
+
+
+@pytest.mark.parametrize('page', PAGES, ids=IDS)
+def test_modules_that_a_page_names_are_there(page):
+    for name in MODULE.findall((ROOT / page).read_text()):
+        module, _, attribute = name.rpartition('.')
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            assert hasattr(importlib.import_module(module), attribute), name
 
 
 script = functools.cache(load_script)

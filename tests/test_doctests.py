@@ -39,7 +39,9 @@ def public_objects():
                 for method, function in vars(value).items():
                     function = getattr(function, '__func__', function)
                     function = function.fget if isinstance(function, property) else function
-                    if not method.startswith('_') and inspect.isfunction(function):
+                    # What overrides a method is documented there, and says here what differs, if anything does.
+                    overrides = any(method in vars(base) for base in value.__mro__[1:])
+                    if not method.startswith('_') and inspect.isfunction(function) and not overrides:
                         yield f'{name}.{member}.{method}', function
 
 

@@ -301,7 +301,7 @@ def every_loss() -> dict[str, tuple[Callable, tuple]]:
     """All registered losses, and all functions that compare a student with a teacher."""
     found: dict[str, tuple[Callable, tuple]] = {
         name: (MODELS.build(dict(type=f'mmfeatdistill.{name}')), MAP) for name, cls in list(MODELS.module_dict.items())
-        if cls.__module__.startswith('mmfeatdistill.losses.')}
+        if cls.__module__.startswith('mmfeatdistill.losses.') and cls.__name__ == name}
     for name in losses.__all__:
         function = getattr(losses, name)
         if inspect.isfunction(function) and next(iter(inspect.signature(function).parameters)).startswith('student'):

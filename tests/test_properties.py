@@ -35,7 +35,8 @@ UNCLEAR = re.compile(
 
 def registered(room):
     """The classes of a room of the registry by name."""
-    return {name: cls for name, cls in MODELS.module_dict.items() if cls.__module__.startswith(f'{room.__name__}.')}
+    return {name: cls for name, cls in MODELS.module_dict.items()
+            if cls.__module__.startswith(f'{room.__name__}.') and cls.__name__ == name}
 
 
 LOSSES, CONNECTORS = registered(losses), registered(connectors)

@@ -1,4 +1,7 @@
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from mmengine import registry as root
@@ -10,7 +13,14 @@ from mmfeatdistill.engine import hooks
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS, MODELS, build, check_options
 from mmfeatdistill.taps.feature_map import FeatureShape
+from tests.helpers.models import classifier, detector, segmenter
 
+# The names that other libraries and papers have for what is registered here under its own.
+ALIASES = {
+    'ABLoss': 'ActivationBoundary', 'ATLoss': 'AttentionTransfer', 'AngleWiseRKD': 'RelationalAngle',
+    'CWDLoss': 'ChannelWiseDivergence', 'DISTLoss': 'DIST', 'DKD': 'Decoupled', 'DKDLoss': 'Decoupled',
+    'DistanceWiseRKD': 'RelationalDistance', 'FTLoss': 'FactorTransfer', 'KDLoss': 'KLDivergence',
+    'PKDLoss': 'Pearson'}
 SHAPES = dict(student_shape=FeatureShape(8, 4, 4), teacher_shape=FeatureShape(16, 4, 4))
 
 
@@ -32,7 +42,63 @@ def test_everything_public_is_registered_under_its_own_name(registry, rooms):
     ours = {name: cls for name, cls in registry.module_dict.items() if not cls.__module__.startswith('tests.')}
     for name, cls in ours.items():
         room = next(room for room in rooms if cls.__module__.startswith(room.__name__ + '.'))
-        assert getattr(room, name) is cls and name in room.__all__ and cls.__name__ == name
+        assert getattr(room, cls.__name__) is cls and cls.__name__ in room.__all__
+        assert cls.__name__ == name or ALIASES[name] == cls.__name__
+        assert ours[cls.__name__] is cls
+
+
+@pytest.mark.parametrize('alias, name', ALIASES.items())
+def test_a_name_that_users_search_for_is_the_same_class(alias, name):
+    assert MODELS.get(alias) is MODELS.get(name) is root.MODELS.get(f'mmfeatdistill.{alias}')
+    assert f'`{alias}`' in (Path(__file__).parents[1] / 'docs' / 'methods.md').read_text()
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.parametrize('prefix', ['', 'mmfeatdistill.'])
+def test_hooks_objectives_losses_and_connectors_are_written_with_or_without_scope(scope, prefix):
+    DefaultScope.get_instance('test', scope_name=scope)
+    schedule = root.HOOKS.build(dict(type=f'{prefix}ObjectiveScheduleHook', objective='fpn', warmup=2))
+    assert isinstance(schedule, hooks.ObjectiveScheduleHook)
+    model = build_distiller(scope, dict(
+        type=f'{prefix}FeatureMatch', taps=['backbone'], connector=dict(type=f'{prefix}Conv1x1'),
+        loss=dict(type=f'{prefix}SquaredError')))
+    match = model.objectives['match']
+    assert isinstance(match, objectives.FeatureMatch) and isinstance(match.loss, losses.SquaredError)
+    assert {type(connector) for connector in match.connectors} == {connectors.Conv1x1}
+
+
+def build_distiller(scope, objective):
+    student = dict(mmdet=detector, mmseg=segmenter, mmpretrain=classifier)[scope]
+    return root.MODELS.build(dict(
+        type='mmfeatdistill.FeatureDistiller', student=student(), objectives=dict(match=objective),
+        teacher=dict(model=student(16), checkpoint=None)))
+
+
+def test_hooks_without_scope_are_found_once_the_distiller_is():
+    """In the order of a runner, in a process that has imported nothing of this project."""
+    code = """if True:
+        from mmengine.registry import HOOKS, MODELS, init_default_scope
+        for scope in ('mmdet', 'mmseg', 'mmpretrain'):
+            init_default_scope(scope)
+            with HOOKS.switch_scope_and_registry(None) as registry:
+                assert scope != 'mmdet' or registry.get('ObjectiveScheduleHook') is None
+            assert MODELS.get('mmfeatdistill.FeatureDistiller')
+            assert type(HOOKS.build(dict(type='StudentCheckpointHook'))).__module__.startswith('mmfeatdistill.')
+    """
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_hook_of_a_library_or_of_mmengine_keeps_its_name():
+    class Ours:
+        pass
+
+    theirs = root.HOOKS.get('EMAHook')
+    try:
+        HOOKS.register_module(name='EMAHook', module=Ours)
+        assert root.HOOKS.get('EMAHook') is theirs and root.HOOKS.get('mmfeatdistill.EMAHook') is Ours
+    finally:
+        del HOOKS._module_dict['EMAHook']
 
 
 @pytest.mark.parametrize('cfg, words', [
@@ -41,6 +107,7 @@ def test_everything_public_is_registered_under_its_own_name(registry, rooms):
     (dict(loss_weight=1.), ["expected a dict with a 'type'"]),
     (dict(type='SquareError'), ["key.type: there is no 'SquareError'", "Did you mean 'SquaredError'?",
                                 "as in 'mmdet.MyLoss'"]),
+    (dict(type='PDKLoss'), ["key.type: there is no 'PDKLoss'", "Did you mean 'PKDLoss'"]),
     (dict(type='mmdet.NoSuchLoss'), ["key.type: there is no 'mmdet.NoSuchLoss'"]),
     (dict(type='mmyolo.SomeLoss'), ["key.type: there is no 'mmyolo.SomeLoss'"]),
     (dict(type='SquaredError', weight=2.), ["key.weight: there is no such option", "Did you mean 'loss_weight'?"]),

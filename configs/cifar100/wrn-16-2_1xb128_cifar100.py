@@ -5,6 +5,7 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py'
 ]
 model = dict(
+    _scope_='mmpretrain',
     type='ImageClassifier',
     backbone=dict(type='mmfeatdistill.WideResNet', depth=16, widen_factor=2),
     neck=dict(type='GlobalAveragePooling'),

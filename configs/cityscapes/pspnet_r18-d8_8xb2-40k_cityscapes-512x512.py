@@ -6,6 +6,7 @@ _base_ = [
 ]
 data_preprocessor = dict(size=(512, 512))
 model = dict(
+    _scope_='mmseg',
     data_preprocessor=data_preprocessor,
     pretrained='open-mmlab://resnet18_v1c',
     backbone=dict(depth=18),

@@ -6,6 +6,7 @@ _base_ = [
 
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
+    _scope_='mmseg',
     data_preprocessor=dict(size=(96, 96)),
     pretrained=None,
     backbone=dict(depth=18, stem_channels=8, base_channels=8, norm_cfg=norm_cfg),

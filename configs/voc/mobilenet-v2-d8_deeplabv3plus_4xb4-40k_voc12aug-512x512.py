@@ -3,6 +3,7 @@ _base_ = [
     __import__('mmfeatdistill').stock_config('mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-40k_voc12aug-512x512.py')
 ]
 model = dict(
+    _scope_='mmseg',
     pretrained='mmcls://mobilenet_v2',
     backbone=dict(
         _delete_=True,

@@ -221,7 +221,6 @@ class _Meter(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[Mapping] = None) -> None:
-        """Notes the losses of this iteration."""
         self._seen += 1
         if self._seen > self._iterations // 2:
             self._note(runner.model, outputs or {})

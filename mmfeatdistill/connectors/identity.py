@@ -18,5 +18,4 @@ class Identity(nn.Module):
         super().__init__()
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Returns the feature, shape (N, C, H, W)."""
         return feature

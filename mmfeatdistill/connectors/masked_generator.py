@@ -57,7 +57,6 @@ class MaskedGenerator(nn.Module):
             nn.Conv2d(width, width, kernel_size=3, padding=1))
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Transforms (N, C_student, H, W) into (N, C_teacher, H, W)."""
         feature = self.align(feature)
         if self.training:
             feature = masked(feature, noise=self.draw_noise(feature), mask_ratio=self.mask_ratio)

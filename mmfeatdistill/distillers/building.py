@@ -5,11 +5,13 @@ from typing import Any, Union
 
 from mmengine import registry as root
 from mmengine.model import BaseModel, ModuleDict
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
-from mmfeatdistill.registry import build
+from mmfeatdistill.registry import SCOPE, build
+from mmfeatdistill.zoo.packages import TASK_LIBRARIES
 
 ADDED = 'distiller'
 """The child module, and so the prefix of every name, that distillation adds to a student."""
@@ -40,6 +42,7 @@ def build_student(student: Union[dict, BaseModel, None],
         student = copy.deepcopy(dict(student))
         if data_preprocessor is not None:
             student.setdefault('data_preprocessor', copy.deepcopy(data_preprocessor))
+        student.setdefault('_scope_', _library_of(student['type']))
         with config_key('model.student'):
             student = root.MODELS.build(student)
     if not isinstance(student, BaseModel):
@@ -55,6 +58,14 @@ def build_student(student: Union[dict, BaseModel, None],
         raise ConfigError(f'model.student: {type(student).__name__} has a training step of its own, which '
                           'distillation would have to replace; only models with the usual step can be students.')
     return student
+
+
+def _library_of(name: Any) -> Union[str, None]:
+    """The scope of a student that has none, as mmengine.hub.get_model builds it: this project has no students."""
+    scope = DefaultScope.get_current_instance()
+    if scope is None or scope.scope_name != SCOPE or not isinstance(name, str):
+        return None
+    return next((library for library in TASK_LIBRARIES if root.MODELS.get(f'{library}.{name}') is not None), None)
 
 
 def build_objectives(objectives: Any) -> dict[str, Objective]:

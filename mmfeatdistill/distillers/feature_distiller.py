@@ -169,17 +169,14 @@ class FeatureDistiller(BaseModel):
         return self
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sums and logs the losses as the student does."""
         idle = losses.pop(_IDLE, None)
         total, logged = self.student.parse_losses(losses)
         return total if idle is None else total + idle, logged
 
     def val_step(self, data: Any) -> list:
-        """The student's own validation step."""
         return self.student.val_step(data)
 
     def test_step(self, data: Any) -> list:
-        """The student's own test step."""
         return self.student.test_step(data)
 
     def __getattr__(self, name: str) -> Any:

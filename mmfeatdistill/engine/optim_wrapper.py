@@ -20,10 +20,6 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """What a forward pass runs in.
-
-        Args:
-            model (nn.Module): The model that is trained.
-        """
+        """What a forward pass runs in."""
         with super().optim_context(model), autocast('cpu', torch.bfloat16):
             yield

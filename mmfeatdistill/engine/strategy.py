@@ -19,11 +19,7 @@ class FSDPStrategy(_FSDPStrategy):
     """
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Restores the state of the optimizer.
-
-        Args:
-            state_dict (dict): As it was saved.
-        """
+        """Restores the state of the optimizer."""
         self.optim_wrapper.load_state_dict(FullyShardedDataParallel.optim_state_dict_to_load(
             model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict))
 

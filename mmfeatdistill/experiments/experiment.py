@@ -191,7 +191,6 @@ class _ReportProgress(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """Reports an iteration."""
         self.send((runner.iter + 1, runner.max_iters, 'training'))
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,

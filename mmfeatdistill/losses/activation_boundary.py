@@ -43,7 +43,7 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float) -> T
     return squared_distance(student, target) / max(student.shape[0], 1)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['ActivationBoundary', 'ABLoss'])
 class ActivationBoundary(nn.Module):
     """:func:`activation_boundary` times ``loss_weight``.
 
@@ -60,5 +60,4 @@ class ActivationBoundary(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`activation_boundary`)."""
         return self.loss_weight * activation_boundary(student, teacher, margin=self.margin)

@@ -45,7 +45,7 @@ def _attention(feature: Tensor) -> Tensor:
     return unit_length(energy.flatten(1), dim=1)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['AttentionTransfer', 'ATLoss'])
 class AttentionTransfer(nn.Module):
     """:func:`attention_transfer` times ``loss_weight``.
 
@@ -59,5 +59,4 @@ class AttentionTransfer(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`attention_transfer`)."""
         return self.loss_weight * attention_transfer(student, teacher)

@@ -38,7 +38,7 @@ def channel_wise_divergence(student: Tensor, teacher: Tensor, *, tau: float) -> 
     return kl_divergence(student, teacher, tau=tau)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['ChannelWiseDivergence', 'CWDLoss'])
 class ChannelWiseDivergence(nn.Module):
     """:func:`channel_wise_divergence` times ``loss_weight``.
 
@@ -53,5 +53,4 @@ class ChannelWiseDivergence(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of maps (see :func:`channel_wise_divergence`)."""
         return self.loss_weight * channel_wise_divergence(student, teacher, tau=self.tau)

@@ -56,7 +56,7 @@ def _correlation(student: Tensor, teacher: Tensor, dims: list[int]) -> Tensor:
     return covariation / (variation.clamp(min=1e-16).sqrt() * teacher_variation.clamp(min=1e-16).sqrt())
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['DIST', 'DISTLoss'])
 class DIST(nn.Module):
     """:func:`dist` times ``loss_weight``.
 
@@ -76,6 +76,5 @@ class DIST(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of logits (see :func:`dist`)."""
         return self.loss_weight * dist(
             student, teacher, beta=self.beta, gamma=self.gamma, tau=self.tau)

@@ -39,7 +39,7 @@ def factor_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     return difference.abs().sum() / max(difference.numel(), 1)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['FactorTransfer', 'FTLoss'])
 class FactorTransfer(nn.Module):
     """:func:`factor_transfer` times ``loss_weight``.
 
@@ -52,5 +52,4 @@ class FactorTransfer(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`factor_transfer`)."""
         return self.loss_weight * factor_transfer(student, teacher)

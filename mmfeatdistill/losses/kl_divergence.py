@@ -55,7 +55,7 @@ def divergence_of_logs(student: Tensor, teacher: Tensor) -> Tensor:
     return difference.mul_(teacher.exp_()).sum()
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['KLDivergence', 'KDLoss'])
 class KLDivergence(nn.Module):
     """:func:`kl_divergence` times ``loss_weight``.
 
@@ -71,5 +71,4 @@ class KLDivergence(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of logits (see :func:`kl_divergence`)."""
         return self.loss_weight * kl_divergence(student, teacher, tau=self.tau)

@@ -55,7 +55,7 @@ def _standardization(feature: Tensor) -> tuple[Tensor, Tensor]:
     return scale, -mean * scale
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['Pearson', 'PKDLoss'])
 class Pearson(nn.Module):
     """:func:`pearson` times ``loss_weight``.
 
@@ -69,5 +69,4 @@ class Pearson(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`pearson`)."""
         return self.loss_weight * pearson(student, teacher)

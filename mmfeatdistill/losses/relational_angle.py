@@ -50,7 +50,7 @@ def _cosines(embeddings: Tensor) -> Tensor:
         return directions @ directions.transpose(1, 2)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['RelationalAngle', 'AngleWiseRKD'])
 class RelationalAngle(nn.Module):
     """:func:`relational_angle` times ``loss_weight``.
 
@@ -64,5 +64,4 @@ class RelationalAngle(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of embeddings (see :func:`relational_angle`)."""
         return self.loss_weight * relational_angle(student, teacher)

@@ -53,7 +53,7 @@ def _relative_distances(embeddings: Tensor) -> Tensor:
     return distances / mean.masked_fill(mean == 0, 1)
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['RelationalDistance', 'DistanceWiseRKD'])
 class RelationalDistance(nn.Module):
     """:func:`relational_distance` times ``loss_weight``.
 
@@ -67,5 +67,4 @@ class RelationalDistance(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of embeddings (see :func:`relational_distance`)."""
         return self.loss_weight * relational_distance(student, teacher)

@@ -44,5 +44,4 @@ class SquaredError(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss of one pair of features (see :func:`squared_error`)."""
         return self.loss_weight * squared_error(student, teacher)

@@ -13,7 +13,7 @@ from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.reader import TappedPass
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['Decoupled', 'DKD', 'DKDLoss'])
 class Decoupled(Objective):
     r"""Pulls a classifier's logits to the teacher's, the labeled class and the other classes weighted apart (DKD).
 
@@ -57,7 +57,6 @@ class Decoupled(Objective):
                 self._compare(*pair, torch.zeros(1, dtype=torch.int64, device=pair[0].device))
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`Objective`)."""
         return {f'loss_{i}': self._compare(*pair, single_labels(student.data_samples).to(pair[0].device))
                 for i, pair in enumerate(self._pairs(student, teachers))}
 

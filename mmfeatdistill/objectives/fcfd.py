@@ -113,7 +113,6 @@ class FCFD(Objective):
                               f'got {self.paths!r}.')
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`Objective`)."""
         [teacher] = teachers
         own, targets = self._student.features(student), self._teacher.features(teacher)
         logits = teacher[self.output.teacher.text][0]

@@ -81,7 +81,6 @@ class FCFDBoxHead(Objective):
             kl_divergence(student[_LOGITS][0], mimicked.logits, tau=self.tau)
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`Objective`)."""
         [teacher] = teachers
         own, targets = self._levels(student, teachers)
         [rois] = student[_ROIS]

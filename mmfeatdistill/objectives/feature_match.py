@@ -36,7 +36,7 @@ class FeatureMatch(Objective):
 
     Examples:
         >>> from mmfeatdistill.taps.reader import TapReader
-        >>> reader = TapReader(nn.Sequential(nn.ReLU()), ['0'], 'net')
+        >>> reader = TapReader(torch.nn.Sequential(torch.nn.ReLU()), ['0'], 'net')
         >>> def tapped(feature):
         ...     return TappedPass({'0': [feature]}, reader, feature)
         >>> objective = FeatureMatch(taps='0', loss=dict(type='SquaredError'))
@@ -61,6 +61,5 @@ class FeatureMatch(Objective):
         try_losses(self.loss, self.connectors, self.pairs, student, teachers, key)
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`Objective`)."""
         return {f'loss_{i}': self.loss(*pair.connect(connector, *pair.of(student, teachers)))
                 for i, (connector, pair) in enumerate(zip(self.connectors, self.pairs))}

@@ -74,7 +74,6 @@ class FT(Objective):
             self.connectors.append(Translator(own, factor))
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`Objective`)."""
         losses, paraphrase = {}, {}
         for index, (pair, paraphraser, translator) in enumerate(zip(self.pairs, self.paraphrasers, self.connectors)):
             own, target = pair.of(student, teachers)

@@ -27,7 +27,7 @@ class Hyperplanes(nn.Module):
             seen, or ``'zero'``, which needs none.
 
     Attributes:
-        weight (Tensor): As given.
+        weight (Tensor): The directions that were given.
         bias (Tensor): Offsets of shape (M,): minus the median or mean; 0 until they are known.
         is_known (Tensor): Whether they are, a boolean scalar.
 

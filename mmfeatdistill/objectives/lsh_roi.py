@@ -76,7 +76,6 @@ class LSHRoI(LSH):
         super().prepare(_one_row(student), [_one_row(reading) for reading in on_proposals], key)
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        """The losses of a batch (see :class:`LSH`)."""
         return super().forward(student, self._on_proposals(student, teachers))
 
     @torch.no_grad()

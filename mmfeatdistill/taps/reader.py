@@ -89,6 +89,20 @@ class TapReader:
             TapsNotReached: A tapped module did not run; the cause is chained if ``run`` failed.
             ValueError: A tap selects no tensor.
         """
+        return {tap.text: _distinct(tap.select(given)) for tap, given in zip(self._written, self.probe_places(run))}
+
+    def probe_places(self, run: Callable[[], Any]) -> list[list[Tensor]]:
+        """Like :meth:`probe`, but gives all tensors of each tap's place, of which the tap selects some.
+
+        Args:
+            run: See :meth:`probe`.
+
+        Returns:
+            list[list[Tensor]]: In the order of the taps.
+
+        Raises:
+            TapsNotReached: See :meth:`probe`.
+        """
         calls = trace(self.model, run) if any(tap.is_pre for tap in self._written) else []
         taps = [tap.located(calls) for tap in self._written]
         # The pass goes on with copies everywhere, so that it may overwrite them; the copies tell whether it did.
@@ -100,17 +114,16 @@ class TapReader:
             except Exception as error:  # noqa: BLE001 - reported below unless every tap was read
                 cause = error
         self._check_all_ran(tapped, cause)
-        features = tapped.features()
         self.taps, self._overwritten = taps, tapped.written_copies()
         self._expected_calls = {place: caught.calls for place, caught in tapped.caught.items()}
-        return features
+        return [tapped.given(tap) for tap in taps]
 
     def bind(self, text: str, positions: Sequence[int]) -> None:
-        """Lets :meth:`read` take only some of the tensors that a tap gives.
+        """Lets :meth:`read` take other tensors of a tap's place than the tap's own items.
 
         Args:
             text (str): The tap.
-            positions (Sequence[int]): Of the wanted ones, in the order in which they are wanted.
+            positions (Sequence[int]): Of the tensors of its place, in the order in which they are wanted.
         """
         self._bound[text] = list(positions)
 
@@ -215,13 +228,14 @@ class TapReader:
             raise RuntimeError(f'{self.owner}: {cut_off[0]!r} runs without gradient, as inside a block of a backbone '
                                'with_cp=True, so no loss on it could reach the weights. Tap the output of the entire '
                                'block instead.')
-        return {text: self._as_maps(text, self._bind(text, tensors), size)
-                for text, tensors in tapped.features().items()}
+        return {tap.text: self._as_maps(tap.text, self._select(tap, tapped.given(tap)), size) for tap in tapped.taps}
 
-    def _bind(self, text: str, tensors: list[Tensor]) -> list[Tensor]:
-        """Of a tap that gives more than in the dry run, the tensors that it gave there."""
-        positions = self._bound.get(text)
-        return tensors if positions is None or max(positions) >= len(tensors) else [tensors[i] for i in positions]
+    def _select(self, tap: Tap, given: list[Tensor]) -> list[Tensor]:
+        """The tensors of a tap: those that it is bound to in training, or its own items."""
+        positions = self._bound.get(tap.text)
+        if positions is None or max(positions) >= len(given):
+            return _distinct(tap.select(given))
+        return [given[position] for position in positions]
 
     def _as_maps(self, text: str, tensors: list[Tensor], size: Optional[Sequence[int]]) -> list[Tensor]:
         """The features of a tap in the layouts that the dry run has found."""
@@ -270,7 +284,6 @@ class TappedPass:
         return self.reader.model
 
     def __getitem__(self, tap: str) -> list[Tensor]:
-        """The tensors that a tap gave."""
         return self.features[tap]
 
     def layouts(self, tap: str) -> list[Layout]:
@@ -331,14 +344,10 @@ class _Pass:
             self._copies[place] = [*earlier, *tensors_in(value)]
         return value
 
-    def features(self) -> Features:
-        """The tensors of each tap, each once: Swin's last stage returns one tensor twice."""
-        found: Features = {}
-        for tap in self.taps:
-            caught = self.caught[tap.place]
-            selected = tap.select(caught.of_each_call if tap.is_each else caught.tensors)
-            found[tap.text] = list({id(tensor): tensor for tensor in selected}.values())
-        return found
+    def given(self, tap: Tap) -> list[Tensor]:
+        """All tensors of a tap's place."""
+        caught = self.caught[tap.place]
+        return caught.of_each_call if tap.is_each else caught.tensors
 
     def written_copies(self) -> set[Place]:
         """Places whose copies were written to: a tensor counts its in-place operations in ``_version``."""
@@ -383,6 +392,11 @@ def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:
         children = ', '.join(name for name, _ in model.get_submodule(parent).named_children())
         raise ValueError(f'{owner} has no module {path!r}{did_you_mean(path, names)} '
                          f'{repr(parent) if parent else "It"} has: {children or "no modules"}.')
+
+
+def _distinct(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Each tensor once: Swin's last stage returns one twice, whose loss would count double."""
+    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 def _clone(value: Any) -> Any:

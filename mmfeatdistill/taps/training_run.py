@@ -70,20 +70,28 @@ def compare_training(tapped: TappedPass, taps: Collection[str]) -> dict[str, str
         _log_not_run(reader, f'{type(error).__name__}: {error}')
         return {}
     differences = {}
-    for text in taps:
-        wanted, given = tapped[text], trained[text]
+    for tap in (tap for tap in reader.taps if tap.text in taps):
+        text, wanted, given = tap.text, tapped[tap.text], trained[tap.text]
         if any(tensor.shape[0] != 1 for tensor in wanted):
             continue  # refused by who matches it, with the reason
         layouts = tapped.layouts(text)
         bound = _same_tensors(wanted, given, [partial(_as_map, layout=layout, size=size) for layout in layouts])
         if bound is None:
-            differences[text] = _difference(wanted, given)
-        elif bound != list(range(len(given))):
+            differences[text] = _difference(wanted, _selected(tap, given))
+        elif [id(given[index]) for index in bound] != [id(tensor) for tensor in _selected(tap, given)]:
             reader.bind(text, bound)
-            print_log(f'{reader.owner}: {text!r} gives {len(given)} features in training and {len(wanted)} otherwise; '
-                      f'read are {", ".join(f"[{index}]" for index in bound)}, which are the same tensors.',
+            places = ', '.join(f"'{tap.place.path}[{index}]'" for index in bound)
+            print_log(f'{reader.owner}: {text!r} is {places} in training, the same tensors as when it predicts.',
                       logger='current')
     return differences
+
+
+def _selected(tap: Tap, given: list[Tensor]) -> list[Tensor]:
+    """What a tap's own items are in training; nothing where there are no such items."""
+    try:
+        return list({id(tensor): tensor for tensor in tap.select(given)}.values())
+    except ValueError:
+        return []
 
 
 def _as_map(tensor: Tensor, layout: Layout, size: Sequence[int]) -> Optional[Tensor]:
@@ -98,7 +106,8 @@ def _run(reader: TapReader, inputs: Tensor, library: str) -> Features:
     def run(with_masks: bool) -> Features:
         batch, samples = _labeled(inputs, library, with_masks)
         with training_isolated(reader.model):
-            return reader.probe(lambda: reader.model(batch, samples, mode='loss'))
+            given = reader.probe_places(lambda: reader.model(batch, samples, mode='loss'))
+        return {tap.text: tensors for tap, tensors in zip(reader.taps, given)}
     try:
         return run(with_masks=False)
     except Exception:  # noqa: BLE001 - most heads of masks fail without, and some of boxes with them

@@ -68,7 +68,7 @@ class Teacher:
 
     Attributes:
         model (nn.Module): The network.
-        weights_only (bool): As given.
+        weights_only (bool): Whether the checkpoint is read as data alone.
         load_report (LoadReport, optional): How the checkpoint fitted.
         batch_space (InputSpace): What the student's batches are.
         is_input_stated (bool): Whether ``input`` was given.

@@ -10,6 +10,7 @@ import os.path as osp
 import platform
 from importlib.metadata import PackageNotFoundError, distribution
 
+from mmfeatdistill import version
 from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.version import __version__
 
@@ -73,8 +74,8 @@ def make_stock_configs_resolvable() -> None:
             except PackageNotFoundError:
                 MODULE2PACKAGE[module] = module
     # A module, and the name of no distribution: mmengine then takes the folder that the module is in, which is right
-    # for an editable install too, whose distribution lies elsewhere.
-    MODULE2PACKAGE['mmfeatdistill'] = __name__
+    # for an editable install too, whose distribution lies elsewhere. It has to be one of the package's top level.
+    MODULE2PACKAGE['mmfeatdistill'] = version.__name__
 
 
 def stock_config(name: str) -> str:

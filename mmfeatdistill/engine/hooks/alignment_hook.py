@@ -89,13 +89,7 @@ class AlignmentHook(Hook):
         self._handles: list[Any] = []
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Starts listening to the losses, in the iterations that are measured.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Unused.
-            data_batch (Any): Unused.
-        """
+        """Starts listening to the losses, in the iterations that are measured."""
         objectives = objectives_of(runner.model)
         if not objectives or not self.every_n_train_iters(runner, self.interval):
             return
@@ -107,14 +101,7 @@ class AlignmentHook(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[Mapping] = None) -> None:
-        """Measures and logs.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Unused.
-            data_batch (Any): Unused.
-            outputs (Mapping, optional): The logged losses of this iteration.
-        """
+        """Measures the pairs of this iteration, and logs them."""
         if not self._handles:
             return
         for handle in self._handles:

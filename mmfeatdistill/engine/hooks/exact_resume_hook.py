@@ -32,11 +32,7 @@ class ExactResumeHook(Hook):
     _batches: Optional['_SeededBatches'] = None
 
     def before_train(self, runner: Any) -> None:
-        """Lets the data workers be seeded batch by batch.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Lets the data workers be seeded batch by batch."""
         loader = runner.train_dataloader
         samplers: list[Any] = [loader.sampler, getattr(loader.batch_sampler, 'sampler', None)]
         for sampler in samplers:
@@ -48,11 +44,7 @@ class ExactResumeHook(Hook):
         loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.begin
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Starts the data workers of an epoch, or of all of an iteration-based training.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Starts the data workers of an epoch, or of all of an iteration-based training."""
         loader = runner.train_dataloader
         stream: Any = getattr(runner.train_loop, 'dataloader_iterator', None)
         # Persistent workers keep the random state of the epochs before.
@@ -64,34 +56,16 @@ class ExactResumeHook(Hook):
         self._expect(0 if loads_all else runner.iter)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Seeds the training process for an iteration.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Unused.
-            data_batch (Any): Unused.
-        """
+        """Seeds the training process for an iteration."""
         _seed(runner.seed, get_rank(), runner.iter)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """Prepares for the next batch.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Unused.
-            data_batch (Any): Unused.
-            outputs (dict, optional): Unused.
-        """
+        """Prepares for the next batch."""
         self._expect(runner.iter + 1)
 
     def after_val_epoch(self, runner: Any, metrics: Optional[dict] = None) -> None:
-        """Prepares for the next batch, as validation draws random numbers too.
-
-        Args:
-            runner (Runner): The runner.
-            metrics (dict, optional): Unused.
-        """
+        """Prepares for the next batch, as validation draws random numbers too."""
         self._expect(runner.iter)
 
     def _expect(self, number: int) -> None:

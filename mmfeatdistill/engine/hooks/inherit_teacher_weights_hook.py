@@ -44,11 +44,7 @@ class InheritTeacherWeightsHook(Hook):
         self.teacher = teacher
 
     def before_train(self, runner: Any) -> None:
-        """Copies, unless the training was resumed.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Copies, unless the training was resumed."""
         if runner.iter > 0:
             return
         model = unwrap(runner.model)

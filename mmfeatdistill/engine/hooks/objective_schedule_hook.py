@@ -84,9 +84,6 @@ class ObjectiveScheduleHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Finds the objective.
 
-        Args:
-            runner (Runner): The runner.
-
         Raises:
             ConfigError: There is no such objective, or there are no epochs to count.
         """
@@ -102,13 +99,7 @@ class ObjectiveScheduleHook(Hook):
         self._found = objectives[self.objective]
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Sets the factor for this iteration.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Unused.
-            data_batch (Any): Unused.
-        """
+        """Sets the factor for this iteration."""
         step = runner.epoch if self.by_epoch else runner.iter
         factor = schedule_factor(step, **self._schedule)
         if self.loss is None:
@@ -119,12 +110,6 @@ class ObjectiveScheduleHook(Hook):
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
         """Sees whether the scheduled loss is one that the objective computes.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Unused.
-            data_batch (Any): Unused.
-            outputs (dict, optional): The logged losses of this iteration.
 
         Raises:
             ConfigError: It is not.

@@ -38,9 +38,6 @@ class StatisticsHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Makes the pass; weights are loaded, placed and wrapped by now.
 
-        Args:
-            runner (Runner): The runner.
-
         Raises:
             ConfigError: Images are wanted and the training dataset has none, or cannot be indexed.
         """

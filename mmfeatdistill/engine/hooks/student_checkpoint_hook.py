@@ -61,11 +61,7 @@ class StudentCheckpointHook(Hook):
             runner.register_hook(_MoveAsideHook(), priority='VERY_LOW')
 
     def before_train(self, runner: Any) -> None:
-        """Removes what a killed training has left half-written; not before, as one may be running that is tested.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Removes what a killed training has left half-written; not before, as one may be running that is tested."""
         for hook in _checkpoint_hooks(runner) if dist.is_main_process() else []:
             remove_leftovers(checkpoint_folder(hook, runner.work_dir))
 

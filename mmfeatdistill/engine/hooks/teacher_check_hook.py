@@ -45,9 +45,6 @@ class TeacherCheckHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Checks; weights are loaded and placed by now.
 
-        Args:
-            runner (Runner): The runner.
-
         Raises:
             ConfigError: Something is wrong with a teacher; says what.
         """

@@ -1,0 +1,4 @@
+# What every distillation needs, as in configs/_base_/distill.py. Add it to the custom_hooks of a student that has some.
+from mmfeatdistill.engine.hooks import ExactResumeHook, StatisticsHook, StudentCheckpointHook
+
+custom_hooks = [dict(type=StudentCheckpointHook), dict(type=ExactResumeHook), dict(type=StatisticsHook)]
