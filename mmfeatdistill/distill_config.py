@@ -54,6 +54,25 @@ def student_config(cfg: Config) -> Config:
     return cfg
 
 
+def network_config(cfg: Config) -> Config:
+    """The config of a network that is meant by any config: a distillation stands for its student.
+
+    Args:
+        cfg (Config): Any.
+
+    Returns:
+        Config: The same, or with the student as its model.
+
+    Raises:
+        ConfigError: It is a distillation config without a student.
+
+    Examples:
+        >>> network_config(Config(dict(model=dict(type='FeatureDistiller', student=dict(type='RetinaNet'))))).model.type
+        'RetinaNet'
+    """
+    return student_config(cfg) if is_distillation(cfg) else cfg
+
+
 def _model_type(cfg: Config) -> Any:
     model = cfg.get('model')
     return model.get('type') if isinstance(model, Mapping) else model

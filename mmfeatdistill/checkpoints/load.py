@@ -20,6 +20,8 @@ class LoadReport:
         missing (tuple[str, ...]): Tensors of the model that the checkpoint lacks.
         unexpected (tuple[str, ...]): Tensors of the checkpoint that the model lacks.
         mismatched (tuple[str, ...]): Tensors of another shape, with both shapes.
+        inside (tuple[str, ...]): Those of the unexpected that belong into modules that the model has: the network of
+            the checkpoint computes something else there.
     """
 
     source: str
@@ -27,17 +29,23 @@ class LoadReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
+    inside: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether every tensor of the model was loaded."""
         return not (self.missing or self.mismatched)
 
+    @property
+    def fits(self) -> bool:
+        """Whether the checkpoint is of this very network, perhaps with parts around it that the model lacks."""
+        return self.complete and not self.inside
+
     def __str__(self) -> str:
         """One sentence: counts and examples."""
         parts = [f'{self.matched} tensors loaded']
         for label, keys in (('missing', self.missing), ('of another shape', self.mismatched),
-                            ('unexpected', self.unexpected)):
+                            ('unexpected', self.unexpected), ('of these inside modules of the network', self.inside)):
             if keys:
                 more = f' and {len(keys) - 3} more' if len(keys) > 3 else ''
                 parts.append(f'{len(keys)} {label} ({", ".join(keys[:3])}{more})')
@@ -60,23 +68,66 @@ def load_checkpoint(model: nn.Module, source: str, weights_only: bool = True) ->
         ValueError: The file holds no weights, or what :func:`mmfeatdistill.checkpoints.safe_load.read_checkpoint_file`
             refuses.
     """
-    # DDP puts 'module.' in front of every name.
-    state_dict = _select(_read_state_dict(source, weights_only), lambda key: key.removeprefix('module.'))
+    state_dict = _unwrapped(model, _read_state_dict(source, weights_only))
     missing, unexpected, mismatched = _load(model, state_dict)
     # Checkpoints from before PyTorch 0.4.1 have no such counters, and nothing in eval mode reads them.
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
     wanted = len([key for key in model.state_dict() if not key.endswith('num_batches_tracked')])
+    inside = tuple(name for name in unexpected if _is_inside(model, name, state_dict.get(name)))
     return LoadReport(source, wanted - len(missing) - len(mismatched), tuple(missing), tuple(unexpected),
-                      tuple(mismatched))
+                      tuple(mismatched), inside)
+
+
+def _unwrapped(model: nn.Module, state_dict: Mapping[str, Tensor]) -> OrderedDict:
+    """The names without what DDP and torch.compile put in front of each, where the model is not wrapped itself."""
+    own = {name.partition('.')[0] for name in model.state_dict()}
+    selected = _select(state_dict, lambda key: key)
+    for prefix in ('module', '_orig_mod', 'module'):
+        if prefix not in own and all(name.startswith(f'{prefix}.') for name in selected):
+            selected = _select(selected, lambda key: key.removeprefix(f'{prefix}.'))  # noqa: B023, called at once
+    return selected
+
+
+def _is_inside(model: nn.Module, name: str, value: Any) -> bool:
+    """Whether a tensor that the model lacks belongs into a module that it has.
+
+    Parts that the model lacks altogether, such as a head, change nothing in front of them: a child of the model, or of
+    one of its children, as the classifier of a backbone. Deeper inside, as an offset of a deformable convolution or a
+    further block of a stage, the network of the checkpoint computes something else.
+    """
+    module, path = model, name.split('.')
+    depth = 0
+    while depth < len(path) - 1 and path[depth] in module._modules:
+        module, depth = module._modules[path[depth]], depth + 1  # type: ignore[assignment]
+    # Loading hooks may have renamed it, and then its value is not at hand.
+    derived = (isinstance(value, Tensor) and not value.is_floating_point()) or hasattr(module, path[depth])
+    has_weights = bool(module._parameters)  # a layer, which what is left over would be a part of
+    apart = path[0] == 'data_preprocessor' or any(part.startswith('loss') for part in path)
+    return not (derived or apart) and (depth > 1 or (depth == 1 and has_weights and not module._modules))
+
+
+_KEYS = ('state_dict', 'model', 'model_state_dict')
+"""Under which checkpoints have the weights."""
+
+
+def _is_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
 
 
 def _read_state_dict(source: str, weights_only: bool) -> Mapping[str, Tensor]:
     checkpoint = read_checkpoint_file(source, weights_only)
-    for key in ('state_dict', 'model', 'model_state_dict'):
+    for key in _KEYS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
     if not isinstance(checkpoint, Mapping) or not any(isinstance(v, Tensor) for v in checkpoint.values()):
+        several = [str(key) for key, value in checkpoint.items() if _is_weights(value)] if isinstance(
+            checkpoint, Mapping) else []
+        if several:
+            raise ValueError(
+                f'{source!r} holds the weights of {len(several)} networks, as {", ".join(map(repr, several))}. Take '
+                'the one out that is wanted: from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file; '
+                f'import torch; torch.save(read_checkpoint_file({source!r})[{several[0]!r}], \'one.pth\').')
         content = sorted(checkpoint) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
         raise ValueError(f"{source!r} holds no weights: expected a 'state_dict' of tensors, got {content}. Give the "
                          'checkpoint of a model.')

@@ -6,6 +6,8 @@ from typing import NamedTuple, Optional
 
 from mmfeatdistill.checkpoints.load import LoadReport
 
+_ADAPTER = re.compile(r'(^|[._])lora([._]|_?[AB]\b)', re.I)
+
 _DEPTH = 4
 """Parts of a name that a prefix may have."""
 
@@ -40,16 +42,42 @@ def find_renaming(missing: Sequence[str], unexpected: Sequence[str]) -> Optional
         >>> find_renaming(['neck.a', 'head.b'], ['student.neck.a', 'student.head.b', 'teacher.x'])
         Renaming(old='student.', new='', found=2)
     """
+    return next(iter(find_renamings(missing, unexpected)), None)
+
+
+def find_renamings(missing: Sequence[str], unexpected: Sequence[str]) -> list[Renaming]:
+    """The prefixes by which the names of a checkpoint may differ, where it holds several networks.
+
+    Args:
+        missing (Sequence[str]): Names of the network that the file lacks.
+        unexpected (Sequence[str]): Names of the file that the network lacks.
+
+    Returns:
+        list[Renaming]: Those that find most, and begin with different words in the file; none where none finds half of
+        what is missing.
+
+    Examples:
+        >>> found = find_renamings(['neck.a', 'head.b'], ['student.neck.a', 'student.head.b', 'teacher.neck.a',
+        ...                                               'teacher.head.b'])
+        >>> [renaming.old for renaming in found]
+        ['student.', 'teacher.']
+    """
     wanted = defaultdict(list)
     for name in missing:
         for prefix, rest in _splits(name):
             wanted[rest].append(prefix)
     found = Counter((old, new) for name in unexpected for old, rest in _splits(name) for new in wanted[rest])
-    if not found:
-        return None
+    most = max(found.values(), default=0)
+    if not most or 2 * most < len(missing):
+        return []
     # Of prefixes that find as much the shortest: 'model.' and '' rather than 'model.backbone.' and 'backbone.'.
-    (old, new), count = max(found.items(), key=lambda item: (item[1], -len(item[0][0]) - len(item[0][1])))
-    return Renaming(old, new, count) if 2 * count >= len(missing) else None
+    shortest = sorted((pair for pair, count in found.items() if count == most), key=lambda pair: sum(map(len, pair)))
+    by_word: dict[str, tuple[str, str]] = {}
+    for old, new in shortest:
+        by_word.setdefault(old.partition('.')[0], (old, new))
+    has_own = [pair for word, pair in by_word.items() if word] or list(by_word.values())
+    first = shortest[0]
+    return [Renaming(old, new, most) for old, new in sorted([first] if not first[0] else has_own)]
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:
@@ -75,14 +103,25 @@ def explain_load(report: LoadReport) -> list[str]:
     sentences = []
     if report.mismatched:
         sentences.append(_explain_shapes(report))
-    renaming = find_renaming(report.missing, report.unexpected) if report.missing else None
-    if renaming is not None:
-        sentences += _explain_renaming(report, renaming)
+    renamings = find_renamings(report.missing, report.unexpected) if report.missing else []
+    if renamings:
+        if len(renamings) > 1:
+            several = ', '.join(repr(renaming.old) for renaming in renamings)
+            sentences.append(f'The file holds several networks that fit, under {several}; choose one.')
+        sentences += _explain_renaming(report, renamings[0])
     elif report.missing and report.unexpected:
         sentences.append('The names differ by more than a prefix: the file is of another architecture, or was written '
                          'by another library.')
     elif report.missing:
         sentences.append(f'The file lacks a part of the network, such as {report.missing[0]!r}.')
+    if report.complete and report.inside:
+        sentences.append(
+            f'{len(report.inside)} tensors of the file belong into modules of this network, which has none such '
+            f'({report.inside[0]}): the file is of a network that computes something else there, such as one with '
+            'deformable convolutions or more blocks. Give the config that it was trained with.')
+    if any(_ADAPTER.search(name) for name in report.unexpected):
+        sentences.append('The file holds low-rank adapters (LoRA), which are no weights of this network: merge them '
+                         'into the weights that they adapt, and save those.')
     return sentences
 
 

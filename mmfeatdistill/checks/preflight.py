@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmfeatdistill.checks.teacher_check import TeacherCheck, check_teachers
-from mmfeatdistill.distill_config import check_distillation, teacher_options, with_teacher_options
+from mmfeatdistill.distill_config import check_distillation, network_config, teacher_options, with_teacher_options
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError
@@ -22,12 +22,12 @@ from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.feature_map import as_map, same_size
 from mmfeatdistill.taps.isolation import eval_isolated
 from mmfeatdistill.taps.reader import TappedPass, TapReader
-from mmfeatdistill.teacher.input_conversion import InputSpace
+from mmfeatdistill.teacher.input_space import InputSpace
 from mmfeatdistill.zoo.configs import build_model, load_config
 
 
 class InputRow(NamedTuple):
-    """What a network's data preprocessor makes of raw pixels.
+    """What the pipeline and the data preprocessor of a network make of raw pixels.
 
     Attributes:
         network (str): ``'student'`` or the teacher's config key.
@@ -101,8 +101,8 @@ def preflight(cfg: Config, images: int = 200) -> Preflight:
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     distiller = _build(cfg).to(get_device())
     checks = check_teachers(distiller, cfg, images)
-    rows = [_input_row('student', distiller.student, '-')]
-    rows += [_input_row(check.key, teacher.model, 'no' if teacher.convert.is_identity else 'yes')
+    rows = [_input_row('student', distiller.student, distiller.teachers[0].batch_space, '-')]
+    rows += [_input_row(check.key, teacher.model, teacher.space, 'no' if teacher.convert.is_identity else 'yes')
              for check, teacher in zip(checks, distiller.teachers)]
     return Preflight(rows, list(_tap_rows(distiller)), checks)
 
@@ -130,11 +130,10 @@ def _class_counts(cfg: Config) -> Iterator[tuple[str, Optional[int]]]:
     yield 'student', num_classes(build_model(Config(dict(cfg, model=cfg.model.student))))
     for options in teacher_options(cfg.model.teacher).values():
         own = load_config(options['config']) if 'config' in options else Config(dict(cfg, model=options['model']))
-        yield 'teacher', num_classes(build_model(own))
+        yield 'teacher', num_classes(build_model(network_config(own)))
 
 
-def _input_row(network: str, model: nn.Module, converted: str) -> InputRow:
-    space = InputSpace.of(model.data_preprocessor)
+def _input_row(network: str, model: nn.Module, space: InputSpace, converted: str) -> InputRow:
     mean, std = (', '.join(f'{value:g}' for value in values) for values in (space.mean, space.std))
     return InputRow(network, mean, std, 'RGB' if space.reverses_channels else 'BGR', converted, num_classes(model))
 

@@ -7,24 +7,30 @@ from typing import Any, Literal, NamedTuple, Optional, Union
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import nn
 
+from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
 from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
 from mmfeatdistill.checkpoints.load_fit import explain_load
 from mmfeatdistill.checks.evaluation import Predict, Scores, ValidationData, clearly_better
-from mmfeatdistill.distill_config import teacher_options
+from mmfeatdistill.distill_config import network_config, teacher_options
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.taps.isolation import random_state_kept
 from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.teacher.initialization import init_unset_parameters
-from mmfeatdistill.teacher.input_conversion import InputSpace
-from mmfeatdistill.teacher.teacher import Teacher
+from mmfeatdistill.teacher.input_space import RAW, InputSpace, how_to_state, pipeline_space
+from mmfeatdistill.teacher.teacher import Teacher, follow_pipelines
 from mmfeatdistill.zoo.configs import build_model, load_config
 
 _GO_ON = ("To train all the same, leave --check-teacher out, or have dict(type='mmfeatdistill.TeacherCheckHook', "
           'allow_chance=True) in custom_hooks.')
+
+
+_SOME = 8
+"""Images of the training that are looked at."""
 
 
 class Finding(NamedTuple):
@@ -91,6 +97,7 @@ def check_teachers(distiller: FeatureDistiller, cfg: Config, images: int = 200) 
     Raises:
         ConfigError: The validation data of the config cannot be read.
     """
+    follow_pipelines(distiller.teachers, cfg)
     with random_state_kept():
         return [_Check(distiller, index, cfg).run(images) for index in range(len(distiller.teachers))]
 
@@ -105,7 +112,7 @@ class _Check:
         self._teacher: Teacher = distiller.teachers[index]
         name = self._entry.get('config')
         self._name = name or f'{self._key}.model'
-        self._own = load_config(name) if name else Config(dict(model=self._entry['model']))
+        self._own = network_config(load_config(name) if name else Config(dict(model=self._entry['model'])))
 
     def run(self, images: int) -> TeacherCheck:
         """Looks at everything; evaluates only weights that fit."""
@@ -128,7 +135,10 @@ class _Check:
         if report is None:
             source = self._entry.get('checkpoint', 'auto')
             yield Finding('note', f'{self._key}.checkpoint is {source!r}: no file was compared with the network.')
-        elif report.complete:
+        elif report.source == 'init_cfg':
+            text = f"{self._key}.checkpoint is 'init_cfg': {report}."
+            yield Finding('ok' if report.complete else 'note', text)
+        elif report.fits:
             unused = f'; {len(report.unexpected)} in the file are not used' if report.unexpected else ''
             yield Finding('ok', f'All {report.matched} tensors of the network were loaded{unused}.')
         else:
@@ -153,6 +163,42 @@ class _Check:
     def _input(self) -> Iterator[Finding]:
         converted = 'is handed on as it is' if self._teacher.convert.is_identity else 'is converted for the teacher'
         yield Finding('ok', f"The student's normalized input {converted}.")
+        yield from self._training_input()
+
+    def _training_input(self) -> Iterator[Finding]:
+        """Compares what training feeds the teacher with what its own pipeline would."""
+        loaders = [self._cfg.get('train_dataloader'), self._cfg.get('val_dataloader'), self._own.get('val_dataloader')]
+        if not all(loaders):
+            return  # it has no pipeline of its own, or the student no data
+        try:
+            fed = self._values(self._fed())
+            own = self._values(self._expected())
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            yield Finding('note', 'What training feeds it could not be compared with its own pipeline: '
+                          f'{type(error).__name__}: {error}')
+            return
+        figures = (f'In training its input has mean {_listed(fed[0])} and std {_listed(fed[1])}, and from its own '
+                   f'pipeline mean {_listed(own[0])} and std {_listed(own[1])}')
+        spread = fed[1] / own[1]
+        apart = ((fed[0] - own[0]).abs() > 1.5 * own[1]).any() or not ((spread < 3) & (spread > 1 / 3)).all()
+        key = f'{self._key}.student_input'
+        yield Finding('error' if apart else 'ok', f'{figures}.' + (
+            f' So it sees other images than it was trained for. {how_to_state(key)}' if apart else ''))
+
+    def _fed(self) -> torch.Tensor:
+        """Some images of the training, as the teacher gets them."""
+        inputs, samples = _some(self._cfg.train_dataloader, self._distiller.data_preprocessor, training=True)
+        return self._teacher.convert(inputs, samples)
+
+    def _expected(self) -> torch.Tensor:
+        """Some of the student's validation images, as the teacher's own pipeline and data preprocessor make them."""
+        inputs, _ = _some(self._dataloader(), self._teacher.model.data_preprocessor, training=False)
+        return inputs
+
+    @staticmethod
+    def _values(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = images.double().cpu().transpose(0, 1).flatten(1)
+        return values.mean(1), values.std(1).clamp(min=1e-6)
 
     def _data(self, images: int) -> Union[ValidationData, str]:
         """The data that the teacher is evaluated on, or why it cannot be."""
@@ -161,18 +207,24 @@ class _Check:
         library, wanted = (cfg.get('default_scope') for cfg in (self._own, self._cfg))
         if None not in (library, wanted) and library != wanted:
             return f'it is of {library}, and the evaluator of {wanted}'
+        if self._teacher.is_input_stated:
+            return f'{self._key}.input is stated, and its own data preprocessor, which prediction takes, is not it'
+        with config_key('val_dataloader'):
+            data = ValidationData(self._dataloader(), self._cfg.val_evaluator, images)
+        taught = num_classes(self._teacher.model)
+        if taught is not None and data.classes is not None and taught != len(data.classes):
+            return f'it has {taught} classes and the validation data {len(data.classes)}'
+        return data
+
+    def _dataloader(self) -> dict:
+        """The student's validation data with the teacher's own pipeline, if it has one."""
         own = self._own.get('val_dataloader') or {}
         # Images of different sizes make a batch with the pipeline for which that is so.
         taken = {name: own[name] for name in ('batch_size', 'collate_fn') if name in own}
         dataloader = copy.deepcopy(dict(self._cfg.val_dataloader.to_dict(), **taken))
         if 'pipeline' in _innermost(own.get('dataset', {})):
             _innermost(dataloader['dataset'])['pipeline'] = copy.deepcopy(_innermost(own['dataset'])['pipeline'])
-        with config_key('val_dataloader'):
-            data = ValidationData(dataloader, self._cfg.val_evaluator, images)
-        taught = num_classes(self._teacher.model)
-        if taught is not None and data.classes is not None and taught != len(data.classes):
-            return f'it has {taught} classes and the validation data {len(data.classes)}'
-        return data
+        return dataloader
 
     def _evaluate(self, data: ValidationData) -> tuple[Scores, float]:
         torch.manual_seed(0)
@@ -181,8 +233,10 @@ class _Check:
         device = next(self._teacher.model.parameters()).device
         # A data preprocessor follows to(), and not the way that the teacher takes with the student.
         own, random = self._unchanged(blank).to(device), blank.to(device)
-        networks: dict[str, Predict] = dict(declared=own.test_step, random=random.test_step,
-                                            swapped=lambda batch: own.test_step(_swapped(batch)))
+        space = self._normalized_before()
+        networks: dict[str, Predict] = dict(declared=lambda batch: own.test_step(_undone(batch, space)),
+                                            random=lambda batch: random.test_step(_undone(batch, space)),
+                                            swapped=lambda batch: own.test_step(_swapped(_undone(batch, space))))
         best = (self._cfg.get('default_hooks', {}).get('checkpoint') or {}).get('save_best')
         scores = data.score(networks, best if isinstance(best, str) else None)
         if len(scores.groups['declared']) < 2:
@@ -190,12 +244,23 @@ class _Check:
                               'more images.')
         return scores, max(scores.mean('random'), self._guessing(scores.metric))
 
+    def _normalized_before(self) -> InputSpace:
+        """What the student's validation pipeline makes of images for a teacher that normalizes them itself."""
+        has_pipeline = 'pipeline' in _innermost((self._own.get('val_dataloader') or {}).get('dataset', {}))
+        if has_pipeline or not self._teacher.has_own_input:
+            return RAW
+        with config_key('val_dataloader.dataset'):
+            return pipeline_space(self._cfg.val_dataloader.get('dataset'))
+
     def _unchanged(self, blank: nn.Module) -> nn.Module:
         """The teacher as its file has it: one whose modules were made cheaper may not run from end to end."""
         if not self._teacher.is_accelerated or self._teacher.load_report is None:
             return self._teacher.model
         network = copy.deepcopy(blank)
-        load_checkpoint(network, self._teacher.load_report.source, self._teacher.weights_only)
+        if self._teacher.load_report.source == 'init_cfg':
+            load_init_cfg(network, self._own.model)
+        else:
+            load_checkpoint(network, self._teacher.load_report.source, self._teacher.weights_only)
         return network
 
     def _guessing(self, metric: str) -> float:
@@ -230,6 +295,38 @@ class _Check:
             return f'{self._key}.checkpoint is None: give the trained weights of {self._name}. {_GO_ON}'
         return ('Are these the weights of this very config, trained for these classes in this order, and is its test '
                 f'pipeline the one that it was trained for? {_GO_ON}')
+
+
+def _some(dataloader: Mapping, preprocessor: nn.Module, training: bool) -> tuple[torch.Tensor, Any]:
+    """A few images of a data set, spread over it, behind a data preprocessor."""
+    options = {name: value for name, value in dataloader.items() if name not in ('prefetch_factor',)}
+    options.pop('num_batch_per_epoch', None)
+    loader = Runner.build_dataloader(copy.deepcopy(dict(options, num_workers=0, persistent_workers=False)))
+    dataset = loader.dataset
+    chosen = torch.linspace(0, len(dataset) - 1, min(_SOME, len(dataset))).long().tolist()
+    # One by one, as they may have different sizes in a pipeline for test.
+    batches = [chosen] if training else [[index] for index in chosen]
+    preprocessor = copy.deepcopy(preprocessor)  # some draw sizes, and keep them
+    images: list[torch.Tensor] = []
+    samples: list[Any] = []
+    for batch in batches:
+        data = preprocessor(loader.collate_fn([dataset[index] for index in batch]), training)
+        images.append(data['inputs'])
+        samples += data['data_samples'] or []
+    flat = images if training else [image[..., :64, :64] for image in images]
+    return torch.cat([image for image in flat if image.shape[1:] == flat[0].shape[1:]]), samples
+
+
+def _listed(values: torch.Tensor) -> str:
+    return f'({", ".join(f"{value:.3g}" for value in values.tolist())})'
+
+
+def _undone(batch: dict, space: InputSpace) -> dict:
+    """A batch of images as they are read, from one that its pipeline has normalized."""
+    if space.is_raw:
+        return batch
+    images = [space.pixels(image) for image in batch['inputs']]
+    return dict(batch, inputs=[image.flip(0) if space.reverses_channels else image for image in images])
 
 
 def _swapped(batch: dict) -> dict:

@@ -1,52 +1,15 @@
 """The teacher's own normalization, from what the student's data preprocessor gives."""
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
-import torch
 from torch import Tensor, nn
+
+from mmfeatdistill.teacher.input_space import InputSpace, contradiction
+
+__all__ = ['InputConversion', 'InputSpace', 'disagreement']
 
 _PADDING_KEYS = {'batch_input_shape', 'padding_size'}
 """What mmdet's and mmseg's data preprocessors note in the samples of a batch that they padded."""
-
-
-class InputSpace(NamedTuple):
-    """What a data preprocessor makes of raw pixels: ``(pixels - mean) / std``, perhaps reversed.
-
-    Attributes:
-        mean (Tensor): Per channel, shape (C,) or (1,), in the order after the reversal.
-        std (Tensor): Likewise.
-        reverses_channels (bool): Whether BGR becomes RGB, or the reverse.
-        pad_value (float): What it pads with, after normalization.
-        pad_size_divisor (int): What the sides of a padded batch are multiples of.
-    """
-
-    mean: Tensor
-    std: Tensor
-    reverses_channels: bool
-    pad_value: float
-    pad_size_divisor: int = 1
-
-    @classmethod
-    def of(cls, preprocessor: nn.Module) -> 'InputSpace':
-        """Reads the input space of any of the MM libraries' data preprocessors.
-
-        Args:
-            preprocessor (nn.Module): mmengine's, mmdet's, mmseg's or mmpretrain's; one that does not
-                normalize leaves pixels as they are.
-
-        Returns:
-            InputSpace: Mean, std, channel order and padding.
-        """
-        mean, std = getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None)
-        # mmengine's and mmdet's names, mmseg's of the original family, mmpretrain's.
-        reverses = any(getattr(preprocessor, name, False)
-                       for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
-        padding = getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0))  # mmseg's, the others'
-        return cls(mean=torch.zeros(1) if mean is None else mean.detach().flatten().double().cpu(),
-                   std=torch.ones(1) if std is None else std.detach().flatten().double().cpu(),
-                   reverses_channels=reverses,
-                   pad_value=float(padding),
-                   pad_size_divisor=getattr(preprocessor, 'pad_size_divisor', 1))
 
 
 class InputConversion(nn.Module):
@@ -96,22 +59,43 @@ class InputConversion(nn.Module):
         if self.is_identity:
             return inputs
         converted = (inputs.flip(1) if self.reverse else inputs) * self.scale + self.shift
-        for image, (height, width) in zip(converted, self._image_sizes(inputs, data_samples or ())):
+        for image, (height, width) in zip(converted, _image_sizes(inputs, data_samples or (), self.pad_size_divisor)):
             image[:, height:] = self.pad_value
             image[:, :, width:] = self.pad_value
         return converted
 
-    def _image_sizes(self, inputs: Tensor, data_samples: Sequence[Any]) -> list[tuple[int, int]]:
-        """Heights and widths without padding; none where they cannot be trusted.
 
-        Some pipelines leave an outdated ``img_shape``. It is right where the preprocessor has noted that it
-        padded, or where padding such images to the largest would give a batch of this size.
-        """
-        noted = [sample.metainfo for sample in data_samples]
-        if not noted or not all('img_shape' in metainfo for metainfo in noted):
-            return []
-        sizes = [metainfo['img_shape'][:2] for metainfo in noted]
-        batch = tuple(-(-max(sides) // self.pad_size_divisor) * self.pad_size_divisor for sides in zip(*sizes))
-        if batch == tuple(inputs.shape[-2:]) or all(_PADDING_KEYS & set(metainfo) for metainfo in noted):
-            return sizes
+def disagreement(inputs: Tensor, data_samples: Optional[Sequence[Any]], space: InputSpace) -> Optional[str]:
+    """What shows that a batch is not of the input space that was concluded; for a look at the first one.
+
+    Args:
+        inputs (Tensor): As the student's data preprocessor gives it, shape (N, C, H, W).
+        data_samples (Sequence, optional): Their ``img_shape`` tells where the padding begins.
+        space (InputSpace): As concluded.
+
+    Returns:
+        str: What its pixels would be, the end of a sentence; None if nothing speaks against it.
+
+    Examples:
+        >>> space = InputSpace(torch.tensor([100.]), torch.tensor([50.]), False, 0.)
+        >>> disagreement((torch.linspace(0, 255, 64).view(1, 1, 8, 8) - 100) / 50, None, space)
+    """
+    sizes = _image_sizes(inputs, data_samples or (), space.pad_size_divisor)
+    images = [image[:, :height, :width] for image, (height, width) in zip(inputs, sizes)] or list(inputs)
+    return contradiction(images, space)
+
+
+def _image_sizes(inputs: Tensor, data_samples: Sequence[Any], divisor: int) -> list[tuple[int, int]]:
+    """Heights and widths without padding; none where they cannot be trusted.
+
+    Some pipelines leave an outdated ``img_shape``. It is right where the preprocessor has noted that it
+    padded, or where padding such images to the largest would give a batch of this size.
+    """
+    noted = [getattr(sample, 'metainfo', {}) for sample in data_samples]
+    if not noted or not all('img_shape' in metainfo for metainfo in noted):
         return []
+    sizes = [metainfo['img_shape'][:2] for metainfo in noted]
+    batch = tuple(-(-max(sides) // divisor) * divisor for sides in zip(*sizes))
+    if batch == tuple(inputs.shape[-2:]) or all(_PADDING_KEYS & set(metainfo) for metainfo in noted):
+        return sizes
+    return []

@@ -13,19 +13,26 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
 from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
+from mmfeatdistill.checkpoints.load_fit import explain_load
 from mmfeatdistill.checkpoints.safe_load import reading_safely
-from mmfeatdistill.distill_config import teacher_options
+from mmfeatdistill.distill_config import network_config, teacher_options
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
 from mmfeatdistill.taps.isolation import batch_statistics, eval_isolated
 from mmfeatdistill.taps.reader import TappedPass, TapReader
+from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.taps.tracing import tensors_in
 from mmfeatdistill.teacher.acceleration import Acceleration
+from mmfeatdistill.teacher.image_sizes import fitting_sides
 from mmfeatdistill.teacher.initialization import init_unset_parameters, skip_random_init
-from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace
+from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace, disagreement
+from mmfeatdistill.teacher.input_space import RAW, how_to_state, pipeline_space
 from mmfeatdistill.zoo.configs import build_model, load_config, zoo_weights
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 class Teacher:
@@ -37,7 +44,8 @@ class Teacher:
 
     Args:
         config (str, optional): A config file, a stock config (``'mmdet::...'``) or the name of a zoo
-            model. The network is built in that config's own default scope.
+            model. The network is built in that config's own default scope. A distillation config stands for its
+            student.
         model (dict, optional): A model config, in place of ``config``; where it has no
             ``data_preprocessor`` it takes the student's.
         checkpoint (str, optional): A path, a URL, ``'zoo'`` for the weights that the config's own
@@ -52,11 +60,18 @@ class Teacher:
             :class:`mmfeatdistill.teacher.acceleration.Acceleration`.
         weights_only (bool): Whether a checkpoint that holds more than tensors and plain data is refused, as reading the
             rest runs code of the choice of whoever made the file. Defaults to True.
+        input (dict, optional): What images the network takes, where its config does not tell it rightly: ``mean`` and
+            ``std`` of pixels from 0 to 255, ``channel_order`` (``'rgb'`` or ``'bgr'``) and, if need be, ``pad_value``.
+            Defaults to None: what its data preprocessor and its pipeline make of pixels.
+        student_input (dict, optional): Likewise what images the student is trained on. Defaults to None: what its data
+            preprocessor and the pipeline of ``train_dataloader`` make of pixels.
 
     Attributes:
         model (nn.Module): The network.
         weights_only (bool): Whether the checkpoint is read as data alone.
         load_report (LoadReport, optional): How the checkpoint fitted.
+        batch_space (InputSpace): What the student's batches are.
+        is_input_stated (bool): Whether ``input`` was given.
 
     Raises:
         ConfigError: Neither or both of ``config`` and ``model``, no such config, no checkpoint stated, or
@@ -65,7 +80,8 @@ class Teacher:
 
     def __init__(self, config: Optional[str] = None, model: Optional[dict] = None,
                  checkpoint: Optional[str] = 'auto', strict: bool = True, batch_statistics: bool = False,
-                 acceleration: Optional[dict] = None, weights_only: bool = True, *,
+                 acceleration: Optional[dict] = None, weights_only: bool = True, input: Optional[dict] = None,
+                 student_input: Optional[dict] = None, *,
                  student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
         if (config is None) == (model is None):
             raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' "
@@ -79,14 +95,20 @@ class Teacher:
             with config_key(f'{key}.config'):
                 loaded = load_config(config)
         checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
+        with config_key(key):
+            cfg = network_config(Config(dict(model=model)) if loaded is None else loaded)
         is_loaded = strict and checkpoint not in (None, 'init_cfg')
         with config_key(key), skip_random_init() if is_loaded else nullcontext():
-            cfg = Config(dict(model=model)) if loaded is None else loaded
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
-        self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint')
+        self._random: Collection[str] = ()  # children without weights
+        self._looked = False  # at the first batch
+        self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint', cfg.model)
         self._freeze()
-        self.convert = InputConversion(InputSpace.of(student_preprocessor),
-                                       InputSpace.of(self.model.data_preprocessor))
+        self._student_preprocessor = student_preprocessor
+        self._student_input = student_input
+        self.is_input_stated = input is not None
+        self._space = self._find_space(cfg, input)
+        self.follow_pipeline(RAW)
         self._reader: Optional[TapReader] = None
         self._entry: Entry = 'extract_feat'
         self._probed: tuple[int, ...] = ()
@@ -105,6 +127,11 @@ class Teacher:
         Raises:
             ValueError: A tap does not exist or cannot be reached.
         """
+        for tap in taps if self._random else ():
+            if (part := Tap.parse(tap).place.path.partition('.')[0]) in self._random:
+                raise ValueError(f"{tap!r} is in {owner}.{part}, of which nothing was loaded: checkpoint='init_cfg' "
+                                 f'loads what the model names weights for, and it names none for {part!r}. Tap a part '
+                                 'that has weights, give a checkpoint of all, or set strict=False to go on.')
         self._reader = TapReader(self.model, taps, owner)
         reading, self._entry = probe(self.model, self._reader)
         self._probed = tuple(reading.inputs.shape)
@@ -176,6 +203,9 @@ class Teacher:
             ConfigError: An option of ``acceleration`` that this device does not have.
             RuntimeError: The network fails on this batch, though it did not in the dry run; the cause is chained.
         """
+        if not self._looked:
+            self._looked = True
+            self._look(inputs, data_samples)
         with self._acceleration.queue(inputs):
             converted = self.convert(inputs, data_samples)
             try:
@@ -183,10 +213,11 @@ class Teacher:
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
+                sides = fitting_sides(lambda images: self._read(images, data_samples, wanted), converted, self._probed)
                 raise RuntimeError(
                     f'{self._key}: it fails on a batch of shape {tuple(inputs.shape)} ({type(error).__name__}: '
-                    f'{error}). It ran on one of {self._probed} when it was built; some networks take images of one '
-                    "size only, and the teacher sees the student's.") from error
+                    f"{error}). It ran on one of {self._probed} when it was built, and sees the student's images. "
+                    f'{sides}') from error
 
     def finish(self, reading: TappedPass) -> TappedPass:
         """Lets what follows wait for a pass.
@@ -199,6 +230,71 @@ class Teacher:
         """
         self._acceleration.join(tensors_in((reading.features, reading.inputs)))
         return reading
+
+    def follow_pipeline(self, space: InputSpace) -> None:
+        """Converts from what the student's pipeline and its data preprocessor make of pixels together.
+
+        Args:
+            space (InputSpace): What the pipeline makes of them (see
+                :func:`mmfeatdistill.teacher.input_space.pipeline_space`); without effect where ``student_input`` is
+                stated.
+
+        Raises:
+            ConfigError: What the student's data preprocessor does is unknown.
+        """
+        key = f'{self._key}.student_input'
+        with config_key(key):
+            try:
+                own = InputSpace.of(self._student_preprocessor)
+            except ValueError as error:
+                if self._student_input is None and self._space is not None:
+                    raise ValueError(f"the student's {error} {how_to_state(key)}") from error
+                own = RAW
+            stated = self._student_input
+            self.batch_space = own.after(space) if stated is None else InputSpace.stated(stated, own)
+        # Where the teacher has no input space of its own it takes whatever the student takes.
+        convert = InputConversion(self.batch_space, self.space)
+        parameter = next(self.model.parameters(), convert.scale)
+        self.convert = convert.to(parameter.device, parameter.dtype)
+
+    @property
+    def space(self) -> InputSpace:
+        """What the network takes."""
+        return self._space or self.batch_space
+
+    @property
+    def has_own_input(self) -> bool:
+        """Whether its own config, or ``input``, tells what it takes; otherwise it takes what the student does."""
+        return self._space is not None
+
+    def _find_space(self, cfg: Config, stated: Optional[dict]) -> Optional[InputSpace]:
+        """What the network takes; None where its config does not say it, and it takes what the student does."""
+        key = f'{self._key}.input'
+        has_own = 'data_preprocessor' in cfg or 'data_preprocessor' in cfg.model
+        with config_key(key):
+            if stated is not None:
+                return InputSpace.stated(stated, RAW)
+            try:
+                pipeline = pipeline_space(next((cfg[name].get('dataset') for name in _LOADERS if cfg.get(name)), None))
+                if not has_own:
+                    return None if pipeline.is_raw else pipeline
+                own = InputSpace.of(self.model.data_preprocessor)
+                if not pipeline.is_raw and not own.is_raw:
+                    raise ValueError(f'its pipeline and its data preprocessor both normalize ({pipeline}, and {own}).')
+            except ValueError as error:
+                raise ValueError(f"the teacher's {error} {how_to_state(key)}") from error
+        return own.after(pipeline)
+
+    def _look(self, inputs: Any, data_samples: Optional[Sequence[Any]]) -> None:
+        """Looks at the first batch: its values may show that it is not what was concluded."""
+        if self._space is None or not isinstance(inputs, Tensor) or inputs.is_meta:
+            return
+        found = disagreement(inputs, data_samples, self.batch_space)
+        if found is not None:
+            raise ConfigError(
+                f"{self._key}: the student's batches seem to have {self.batch_space}, by which the first one has "
+                f'values {found}. Perhaps its pipeline normalizes too, out of sight here. '
+                f"{how_to_state(f'{self._key}.student_input')}")
 
     def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
               wanted: Optional[Collection[str]] = None) -> TappedPass:
@@ -227,7 +323,7 @@ class Teacher:
         shared._is_shared = True
         return shared
 
-    def _load(self, checkpoint: Optional[str], strict: bool, key: str) -> Optional[LoadReport]:
+    def _load(self, checkpoint: Optional[str], strict: bool, key: str, cfg: Mapping) -> Optional[LoadReport]:
         if checkpoint is None:
             print_log(f'{key} is None: the teacher has random weights, and nothing can be learnt from it.',
                       logger='current', level=logging.WARNING)
@@ -235,16 +331,26 @@ class Teacher:
             return None
         if checkpoint == 'init_cfg':
             with config_key(key), reading_safely(self.weights_only):
-                self.model.init_weights()
-            return None
-        if not strict:
-            init_unset_parameters(self.model)  # which it may lack
-        with config_key(key):
-            report = load_checkpoint(self.model, checkpoint, self.weights_only)
-        if strict and not report.complete:
-            raise ConfigError(f'{key}: does not fit the teacher. {report}. Give the checkpoint of this very '
-                              'config, or set strict=False to go on with what fits.')
-        complete = report.complete and not report.unexpected
+                report, partly, unloaded = load_init_cfg(self.model, cfg)
+            if not report.matched:
+                raise ConfigError(f"{key}: is 'init_cfg', but nothing in the model names weights that could be loaded, "
+                                  "by an init_cfg of type 'Pretrained' or by pretrained=True. Give a path, a URL or "
+                                  "'zoo', or None for a random teacher.")
+            if strict and partly:
+                raise ConfigError(f"{key}: what init_cfg names fits {', '.join(map(repr, partly))} in part only. "
+                                  f'{report}. Give weights of this very network, or set strict=False to go on.')
+            self._random = unloaded if strict else ()
+            complete = report.complete
+        else:
+            if not strict:
+                init_unset_parameters(self.model)  # which it may lack
+            with config_key(key):
+                report = load_checkpoint(self.model, checkpoint, self.weights_only)
+            if strict and not report.fits:
+                raise ConfigError(' '.join([
+                    f'{key}: does not fit the teacher. {report}.', *explain_load(report), 'Give the checkpoint of this '
+                    'very config, or set strict=False to go on with what fits.']))
+            complete = report.fits and not report.unexpected
         print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
         return report
 
@@ -282,6 +388,22 @@ def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocesso
         check_values(inspect.signature(Teacher), options, key)
         teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))
     return teachers
+
+
+def follow_pipelines(teachers: Sequence[Teacher], cfg: Mapping) -> None:
+    """Tells teachers what the student's pipeline makes of pixels, which the model alone does not show.
+
+    Args:
+        teachers (Sequence[Teacher]): Of a distiller.
+        cfg (Config): Of its training; without a ``train_dataloader`` nothing changes.
+
+    Raises:
+        ConfigError: The pipeline normalizes some images otherwise than others.
+    """
+    with config_key('train_dataloader.dataset'):
+        space = pipeline_space((cfg.get('train_dataloader') or {}).get('dataset'))
+    for teacher in teachers:
+        teacher.follow_pipeline(space)
 
 
 def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],

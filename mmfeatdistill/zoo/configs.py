@@ -1,6 +1,7 @@
 """Configs, models and weights of the MM libraries' zoos, by name."""
 import copy
 import importlib.util
+import os
 import os.path as osp
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Optional, Union
@@ -8,6 +9,7 @@ from typing import NamedTuple, Optional, Union
 from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.fileio import load
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
@@ -86,16 +88,26 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
         raise ValueError(f"expected a model config with a 'type', got {model!r}.")
     model = copy.deepcopy(dict(model))
     model.setdefault('_scope_', cfg.get('default_scope'))
-    preprocessor = cfg.get('data_preprocessor', data_preprocessor)
-    if preprocessor is not None:
-        model.setdefault('data_preprocessor', preprocessor)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    has_own = 'data_preprocessor' in model
     try:
-        return root.MODELS.build(model)
+        built = root.MODELS.build(model)
     except TypeError as error:
         if "unexpected keyword argument 'data_preprocessor'" not in str(error):
             raise
-        raise TypeError('expected the config of a complete model, such as a detector with its backbone and heads, got '
-                        f'that of {model["type"]!r}.') from error
+        raise _incomplete(model) from error
+    if data_preprocessor is not None and not has_own:
+        if not isinstance(built, BaseModel):
+            raise _incomplete(model)
+        # Afterwards: wrappers of other libraries' networks, such as mmpretrain's of timm, take a dict only.
+        built.data_preprocessor = data_preprocessor
+    return built
+
+
+def _incomplete(model: Mapping) -> TypeError:
+    return TypeError('expected the config of a complete model, such as a detector with its backbone and heads, got '
+                     f'that of {model["type"]!r}.')
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -120,9 +132,14 @@ def zoo_weights(filename: str, name: str = '') -> str:
     Raises:
         ValueError: It is no stock config, or its metafile names no weights, or several.
     """
-    for library in _installed_libraries():
-        if osp.abspath(filename).startswith(config_folder(library) + osp.sep):
-            return _weights_in(library, osp.abspath(filename), name.rpartition('::')[2])
+    # Libraries beyond the three have configs and metafiles too, such as mmrotate.
+    folder = osp.join('.mim', 'configs')
+    library = osp.basename(osp.abspath(filename).rpartition(f'{os.sep}{folder}{os.sep}')[0])
+    if library and importlib.util.find_spec(library) is not None:
+        if not osp.isfile(_metafile(library)):
+            raise ValueError(f"{library} was installed without a metafile ({_metafile(library)}), so 'zoo' finds no "
+                             f'weights for {osp.basename(filename)!r}; give a path or a URL.')
+        return _weights_in(library, osp.abspath(filename), name.rpartition('::')[2])
     raise ValueError(f"'zoo' means the weights that a stock config's metafile names, but {filename!r} is no "
                      'config of an installed MM library; give a path or a URL.')
 
@@ -139,7 +156,9 @@ def _weights_in(library: str, filename: str, name: str) -> str:
     found = {entry.weights: entry.name for entry in fitting if isinstance(entry.weights, str)}
     if not found:
         with_weights = {osp.basename(entry.config) for entry in entries if entry.weights}
-        raise ValueError(f'the zoo of {library} has no weights for {file!r}{did_you_mean(file, with_weights)}')
+        raise ValueError(f'the zoo of {library} has no weights for {file!r}{did_you_mean(file, with_weights)} Its '
+                         f'metafiles name {len(with_weights)} configs with weights; give one of these, a path or a '
+                         'URL.')
     if len(found) > 1:
         listed = ', '.join(f'{model!r} ({url})' for url, model in found.items())
         raise ValueError(f'the zoo of {library} has several weights for {file!r}: {listed}. Give the name of one '
@@ -160,10 +179,15 @@ def zoo_entries(library: str) -> Iterator[ZooEntry]:
         ImportError: The library is not installed.
     """
     root = osp.dirname(config_folder(library))
-    for metafile in load(osp.join(root, 'model-index.yml'))['Import']:
+    for metafile in load(_metafile(library))['Import']:
         for model in load(osp.join(root, metafile)).get('Models') or []:
             if 'Config' in model:
                 yield ZooEntry(model['Name'], osp.join(root, model['Config']), model.get('Weights'))
+
+
+def _metafile(library: str) -> str:
+    """The index of a library's metafiles."""
+    return osp.join(osp.dirname(config_folder(library)), 'model-index.yml')
 
 
 def _installed_libraries() -> list[str]:

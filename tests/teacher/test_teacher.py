@@ -149,12 +149,13 @@ def test_what_the_checkpoint_has_beyond_the_model_is_no_error(tmp_path, preproce
     assert built.load_report.unexpected == ('more',)
 
 
-def test_its_own_initialisation_is_asked_for_by_name(preprocessor):
+def test_its_own_weights_are_asked_for_by_name(checkpoint, preprocessor):
     """Without a checkpoint nothing is downloaded, as an init_cfg may want."""
     model = classifier()
-    model.backbone.init_cfg = dict(type='Constant', layer='Conv2d', val=0.25)
+    model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone')
     (built,) = build_teachers(dict(model=model, checkpoint='init_cfg'), preprocessor)
-    assert (built.model.backbone.conv1.weight == 0.25).all()
+    assert torch.equal(built.model.backbone.conv1.weight,
+                       torch.load(checkpoint)['state_dict']['backbone.conv1.weight'])
     model.backbone.init_cfg = dict(type='Pretrained', checkpoint='nowhere.pth')
     build_teachers(dict(model=model, checkpoint=None), preprocessor)
     with pytest.raises(ConfigError, match='^model.teacher.checkpoint: .*nowhere.pth'):

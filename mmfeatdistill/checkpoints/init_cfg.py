@@ -1,0 +1,113 @@
+"""Loading the weights that a model's own config names, and saying which those are."""
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmfeatdistill.checkpoints.load import LoadReport
+
+
+class NamedWeights(NamedTuple):
+    """What was loaded of the weights that a model names.
+
+    Attributes:
+        report (LoadReport): Of the entire model.
+        partly (list[str]): Children of the model of which only a part was loaded.
+        unloaded (list[str]): Children of the model that have parameters, of which nothing was loaded.
+    """
+
+    report: LoadReport
+    partly: list[str]
+    unloaded: list[str]
+
+
+def load_init_cfg(model: nn.Module, cfg: Mapping) -> NamedWeights:
+    """Runs ``init_weights()`` and notes what is loaded meanwhile: mmengine does not mind what is not.
+
+    A module of another library that came with its weights (``pretrained=True`` of timm's and Hugging Face's) keeps
+    them: mmengine would call that module's own ``init_weights()``, which draws new ones.
+
+    Args:
+        model (nn.Module): Of any MM library.
+        cfg (Mapping): The config that it was built from.
+
+    Returns:
+        NamedWeights: What was loaded.
+
+    Examples:
+        >>> load_init_cfg(BaseModule(), {}).report.matched
+        0
+    """
+    loaded: set[str] = set()
+    kept = []
+    for path in _with_weights(cfg):
+        module = _find(model, path)
+        if module is None:
+            continue
+        inside = f'{path}.' if path else ''
+        loaded.update(inside + name for name in _tensors(module))
+        # What mmengine asks a module before it calls its init_weights().
+        kept += [part for part in module.modules() if not isinstance(part, BaseModule)]
+    handles = [module._register_load_state_dict_pre_hook(partial(_note, name, loaded), with_module=True)
+               for name, module in model.named_modules()]
+    for module in kept:
+        module.is_init = True  # type: ignore[assignment]
+    try:
+        model.init_weights()  # type: ignore[operator]
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in kept:
+            vars(module).pop('is_init', None)
+    return _judge(model, loaded)
+
+
+def _judge(model: nn.Module, loaded: set[str]) -> NamedWeights:
+    wanted = [name for name in _tensors(model) if not name.endswith('num_batches_tracked')]
+    missing = [name for name in wanted if name not in loaded]
+    begun = {name.partition('.')[0] for name in wanted if name in loaded}
+    children = list(dict.fromkeys(name.partition('.')[0] for name in missing))
+    return NamedWeights(LoadReport('init_cfg', len(wanted) - len(missing), tuple(missing), (), ()),
+                        [child for child in children if child in begun],
+                        [child for child in children if child not in begun])
+
+
+def _note(path: str, loaded: set[str], module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str,
+          *_: Any) -> None:
+    """Called before a module takes its own tensors out of a state dict, whoever loads it."""
+    for name, value in _own_tensors(module):
+        given = state_dict.get(prefix + name)
+        if given is not None and given.shape == value.shape:
+            loaded.add(f'{path}.{name}' if path else name)
+
+
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from ((name, value) for name, value in module._parameters.items() if value is not None)
+    yield from ((name, value) for name, value in module._buffers.items()
+                if value is not None and name not in module._non_persistent_buffers_set)
+
+
+def _tensors(model: nn.Module) -> list[str]:
+    """By their places, which hooks of state dicts may rename."""
+    return [f'{path}.{name}' if path else name for path, module in model.named_modules()
+            for name, _ in _own_tensors(module)]
+
+
+def _with_weights(cfg: Any, path: str = '') -> Iterator[str]:
+    """Where a config has a module that gets its weights when it is built."""
+    if not isinstance(cfg, Mapping):
+        return
+    if cfg.get('pretrained') is True or cfg.get('checkpoint_path'):
+        yield path
+        return
+    for name, value in cfg.items():
+        yield from _with_weights(value, f'{path}.{name}' if path else str(name))
+
+
+def _find(model: nn.Module, path: str) -> Any:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None

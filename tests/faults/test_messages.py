@@ -1,0 +1,158 @@
+"""Messages name the cause, the config key, and the nearest thing that works."""
+import importlib
+import re
+import sys
+from importlib import metadata
+
+import pytest
+import torch
+from mmengine import registry as root
+from mmengine.model import BaseModel
+from torch import nn
+from torch.nn import functional as F
+
+from mmfeatdistill.errors import ConfigError, config_key, failed_import
+from mmfeatdistill.teacher.image_sizes import fitting_sides
+from mmfeatdistill.zoo.configs import load_config, zoo_weights
+from tests.helpers.models import classifier, detection_batch, detector, distiller, losses_of, match, teacher
+
+
+class Merge(nn.Module):
+    """It adds what was halved four more times and enlarged again."""
+
+    def forward(self, lateral):
+        return lateral + F.interpolate(F.max_pool2d(lateral, 16, 16), scale_factor=16)
+
+
+class Strict(BaseModel):
+    """Its sides must be multiples of 32, or it takes one size only."""
+
+    def __init__(self, data_preprocessor=None, size=None):
+        super().__init__(data_preprocessor)
+        self.backbone = nn.Conv2d(3, 4, 3, 2, 1)
+        self.merge = Merge() if size is None else nn.Identity()
+        self.size = size
+
+    def extract_feat(self, inputs):
+        assert self.size in (None, inputs.shape[-1]), 'Input size does not match.'
+        return self.merge(self.backbone(inputs))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.extract_feat(inputs)
+
+
+root.MODELS.register_module(name='StrictSides', module=Strict, force=True)
+
+
+def student():
+    model = detector()
+    model.data_preprocessor.pad_size_divisor = 2
+    return model
+
+
+def learning_from(**options):
+    return distiller(student(), teacher(dict(type='mmengine.StrictSides', **options)),
+                     dict(a=match(dict(student='backbone.conv1', teacher='merge'))))
+
+
+def test_a_teacher_whose_sides_must_be_multiples():
+    with pytest.raises(RuntimeError, match=r'^model.teacher: it fails on a batch of shape \(1, 3, 64, 70\).*It takes '
+                                           r'sides that are multiples of 32, such as 64 x 96 here.*'
+                                           'pad_size_divisor=32 in its data_preprocessor'):
+        losses_of(learning_from(), detection_batch((64, 70)))
+
+
+def test_a_teacher_of_one_size():
+    with pytest.raises(RuntimeError, match='It takes images of 64 x 64; have the pipeline of the student resize'):
+        losses_of(learning_from(size=64), detection_batch((64, 70)))
+
+
+@pytest.mark.parametrize('multiple', [2, 8, 64])
+def test_the_multiple_is_found(multiple):
+    text = fitting_sides(lambda x: x.unflatten(-1, (-1, multiple)).unflatten(2, (-1, multiple)),
+                         torch.zeros(1, 3, multiple + 1, multiple), ())
+    assert f'multiples of {multiple}, such as {2 * multiple} x {multiple} ' in text
+
+
+def test_a_network_that_fails_on_everything():
+    def run(images):
+        raise KeyError('x')
+    assert fitting_sides(run, torch.zeros(1, 3, 9, 9), (1, 3, 64, 64)) == ''
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Some other library of the family, as mmrotate, with a metafile or without."""
+    folder = tmp_path / 'site-packages' / 'mmrotated'
+    (folder / '.mim' / 'configs' / 'a').mkdir(parents=True)
+    (folder / '__init__.py').write_text('')
+    for name in ('known', 'other'):
+        (folder / '.mim' / 'configs' / 'a' / f'{name}.py').write_text('model = dict(type="A")\n')
+    monkeypatch.syspath_prepend(str(folder.parent))
+    importlib.invalidate_caches()
+    return folder
+
+
+def test_the_zoo_of_another_library(library):
+    (library / '.mim' / 'model-index.yml').write_text('Import: [configs/a/metafile.yml]\n')
+    (library / '.mim' / 'configs' / 'a' / 'metafile.yml').write_text(
+        'Models:\n- Name: known\n  Config: configs/a/known.py\n  Weights: https://host/known.pth\n')
+    assert zoo_weights(load_config('mmrotated::a/known.py').filename) == 'https://host/known.pth'
+    with pytest.raises(ValueError, match="the zoo of mmrotated has no weights for 'other.py'.*Its metafiles name 1 "
+                                         'configs with weights; give one of these, a path or a URL'):
+        zoo_weights(load_config('mmrotated::a/other.py').filename)
+
+
+def test_another_library_without_metafiles(library):
+    with pytest.raises(ValueError, match="mmrotated was installed without a metafile .*so 'zoo' finds no weights for "
+                                         "'known.py'; give a path or a URL"):
+        zoo_weights(load_config('mmrotated::a/known.py').filename)
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """A library that fails when it is imported, as mmpretrain beside transformers 5: None for a base class."""
+    folder = tmp_path / 'site-packages'
+    for name, line in (('mmouter', 'import mminner'), ('mminner', 'class A(None): pass')):
+        (folder / name).mkdir(parents=True)
+        (folder / name / '__init__.py').write_text(f'{line}\n')
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.invalidate_caches()
+    yield 'mmouter'
+    for name in ('mmouter', 'mminner'):
+        sys.modules.pop(name, None)
+
+
+def test_a_package_that_cannot_be_imported(broken):
+    with pytest.raises(ConfigError, match='^model.student: mminner, imported by mmouter, cannot be imported '
+                                          '.*NoneType takes no arguments.*python -c .import mminner.'):
+        with config_key('model.student'):
+            importlib.import_module(broken)
+
+
+def test_versions_that_do_not_go_together(tmp_path, monkeypatch):
+    folder = tmp_path / 'site-packages' / 'mmpretrain'
+    folder.mkdir(parents=True)
+    (folder / 'broken.py').write_text('class A(None): pass\n')
+    monkeypatch.setattr('mmpretrain.__path__', [str(folder)])
+    monkeypatch.setattr(metadata, 'packages_distributions', lambda: {})
+    monkeypatch.setattr(metadata, 'version', lambda name: dict(transformers='5.0.0', mmpretrain='1.3.6')[name])
+    with pytest.raises(ConfigError, match=re.escape("model.student: mmpretrain 1.3.6 cannot be imported beside "
+                                                    "transformers 5.0.0 (TypeError: NoneType takes no arguments): it "
+                                                    "needs an earlier one; pip install 'transformers<5'.")):
+        with config_key('model.student'):
+            importlib.import_module('mmpretrain.broken')
+
+
+def test_other_errors_stay_what_they_are():
+    assert failed_import(ValueError('x')) is None
+    with pytest.raises(ConfigError, match='^a: plain$'), config_key('a'):
+        raise TypeError('plain')
+
+
+def test_what_does_not_fit_is_explained_where_it_is_refused(tmp_path):
+    model = classifier()
+    weights = root.MODELS.build(model).backbone.state_dict()
+    torch.save(weights, tmp_path / 'a.pth')
+    with pytest.raises(ConfigError, match="The names begin otherwise: with 'backbone.' in front, .* not in the file"):
+        distiller(classifier(), dict(model=model, checkpoint=str(tmp_path / 'a.pth')), dict(a=match('backbone')))

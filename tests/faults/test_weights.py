@@ -1,0 +1,241 @@
+"""Nothing counts as loaded that is not."""
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModule
+from torch import nn
+
+from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
+from mmfeatdistill.checkpoints.load import load_checkpoint
+from mmfeatdistill.checkpoints.load_fit import explain_load
+from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.teacher.teacher import Teacher
+from tests.helpers.models import build, classifier, detector, distiller, match, segmenter, teacher
+
+
+@pytest.fixture
+def preprocessor():
+    return build(classifier()).data_preprocessor
+
+
+def saved(path, state_dict):
+    torch.save(state_dict, path)
+    return str(path)
+
+
+def made(model, preprocessor, checkpoint, **options):
+    return Teacher(model=model, checkpoint=checkpoint, student_preprocessor=preprocessor, **options)
+
+
+# --- 'init_cfg' ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('init_cfg', [None, dict(type='Kaiming', layer='Conv2d'), [dict(type='Constant', val=1.)]])
+def test_nothing_names_weights(preprocessor, init_cfg):
+    model = classifier()
+    model.backbone.init_cfg = init_cfg
+    with pytest.raises(ConfigError, match="^model.teacher.checkpoint: is 'init_cfg', but nothing in the model names "
+                                          "weights.*Give a path, a URL or 'zoo'"):
+        made(model, preprocessor, 'init_cfg')
+
+
+def test_weights_that_init_cfg_names(preprocessor, tmp_path):
+    file = saved(tmp_path / 'a.pth', build(classifier()).state_dict())
+    model = classifier()
+    model.init_cfg = dict(type='Pretrained', checkpoint=file)
+    assert made(model, preprocessor, 'init_cfg').load_report.complete
+
+
+def test_a_part_without_weights_cannot_be_tapped(tmp_path):
+    """Pretrained backbones are usual, and the neck behind them is random."""
+    file = saved(tmp_path / 'a.pth', build(detector()).backbone.state_dict())
+    model = detector()
+    model.backbone.init_cfg = dict(type='Pretrained', checkpoint=file)
+    taught = dict(model=model, checkpoint='init_cfg')
+    distiller(detector(), taught, dict(a=match('backbone')))
+    with pytest.raises(ConfigError, match=r"^model.objectives.a.taps: 'neck' is in teacher.neck, of which nothing was "
+                                          "loaded.*'neck'. Tap a part that has weights"):
+        distiller(detector(), taught, dict(a=match('neck')))
+    distiller(detector(), dict(taught, strict=False), dict(a=match('neck')))
+
+
+@pytest.mark.parametrize('rename', [lambda name: name if 'layer3' not in name else None,
+                                    lambda name: f'encoder.{name}'])
+def test_weights_that_init_cfg_names_and_that_do_not_fit(preprocessor, tmp_path, rename):
+    state_dict = {rename(name): value for name, value in build(classifier()).backbone.state_dict().items()}
+    state_dict.pop(None, None)
+    model = classifier()
+    model.backbone.init_cfg = dict(type='Pretrained', checkpoint=saved(tmp_path / 'a.pth', state_dict))
+    with pytest.raises(ConfigError, match='^model.teacher.checkpoint: .*(fits .backbone. in part only|nothing)'):
+        made(model, preprocessor, 'init_cfg')
+
+
+def test_a_segmenter_by_its_pretrained_option(tmp_path):
+    model = segmenter()
+    model.pretrained = saved(tmp_path / 'a.pth', build(segmenter()).backbone.state_dict())
+    report = made(model, build(segmenter()).data_preprocessor, 'init_cfg').load_report
+    assert {name.partition('.')[0] for name in report.missing} == {'decode_head'}
+
+
+class Foreign(nn.Module):
+    """As a network of timm: it comes with weights, and its init_weights() draws others."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        nn.init.constant_(self.conv.weight, 0.5)
+
+    def init_weights(self):
+        nn.init.zeros_(self.conv.weight)
+
+
+class Wrapper(BaseModule):
+    def __init__(self):
+        super().__init__()
+        self.timm_model = Foreign()
+
+
+@pytest.mark.parametrize('cfg, kept', [(dict(pretrained=True), True), (dict(checkpoint_path='a.pth'), True),
+                                       (dict(pretrained=False), False)])
+def test_networks_that_come_with_weights_keep_them(cfg, kept):
+    model = Wrapper()
+    named = load_init_cfg(model, cfg)
+    assert (model.timm_model.conv.weight == (0.5 if kept else 0)).all()
+    assert (named.report.matched == 2) == kept and named.unloaded == ([] if kept else ['timm_model'])
+    assert not hasattr(model.timm_model, 'is_init')
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'convnext_atto', 'vit_tiny_patch16_224'])
+def test_timm_with_pretrained_weights(monkeypatch, preprocessor, name):
+    timm = pytest.importorskip('timm')
+    create = timm.create_model
+    before = {}
+
+    def create_model(model_name, pretrained=False, **options):
+        model = create(model_name, pretrained=False, **options)
+        before.update(copy.deepcopy(model.state_dict()))
+        return model
+
+    monkeypatch.setattr('timm.models.create_model', create_model)
+    built = made(dict(type='mmpretrain.TimmClassifier', model_name=name, pretrained=True), preprocessor, 'init_cfg')
+    assert built.load_report.complete and before
+    assert all(torch.equal(value, before[key]) for key, value in built.model.model.state_dict().items())
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+
+
+OFFSETS = {f'backbone.layer2.0.conv2.conv_offset.{name}': torch.zeros(18) for name in ('weight', 'bias')}
+
+
+@pytest.mark.parametrize('extra, inside', [
+    (OFFSETS, True),
+    ({'backbone.layer2.2.conv1.weight': torch.ones(1)}, True),  # a deeper network's
+    ({'backbone.layer1.0.se.fc.weight': torch.ones(1)}, True),
+    ({'backbone.conv1.lora_A.weight': torch.ones(1)}, True),
+    ({'roi_head.bbox_head.shared_fcs.2.weight': torch.ones(1)}, True),
+    ({'mask_head.conv.weight': torch.ones(1)}, False),
+    ({'roi_head.mask_head.convs.0.conv.weight': torch.ones(1)}, False),
+    ({'backbone.fc.weight': torch.ones(1)}, False),
+    ({'ema_backbone_conv1_weight': torch.ones(1), 'teacher.backbone.conv1.weight': torch.ones(1)}, False),
+    ({'distiller.fpn.connectors.0.weight': torch.ones(1), 'optimizer.step': torch.ones(1)}, False),
+    ({'rpn_head.loss_cls.weight': torch.ones(1)}, False),
+    ({'backbone.layer1.0.bn1.counter': torch.ones(1, dtype=torch.long)}, False),
+    ({'data_preprocessor.mean': torch.ones(3)}, False)], ids=lambda value: next(iter(value), '') if isinstance(
+        value, dict) else '')
+def test_what_is_left_over(tmp_path, extra, inside):
+    model = detector()
+    file = saved(tmp_path / 'a.pth', dict(state_dict={**build(model).state_dict(), **extra}))
+    preprocessor = build(model).data_preprocessor
+    if not inside:
+        assert made(model, preprocessor, file).load_report.fits
+        return
+    with pytest.raises(ConfigError, match='^model.teacher.checkpoint: does not fit.* of these inside modules of the '
+                                          'network.*computes something else there') as error:
+        made(model, preprocessor, file)
+    assert ('LoRA' in str(error.value)) == any('lora' in name for name in extra)
+    assert made(model, preprocessor, file, strict=False).load_report.inside == tuple(extra)
+
+
+def test_a_shallower_network_takes_everything_from_the_file_of_a_deeper(tmp_path, preprocessor):
+    deep = classifier()
+    deep.backbone.depth = 34
+    file = saved(tmp_path / 'a.pth', build(deep).state_dict())
+    with pytest.raises(ConfigError, match='more blocks. Give the config that it was trained with'):
+        made(classifier(), preprocessor, file)
+
+
+def test_a_network_that_ends_earlier(tmp_path, preprocessor):
+    file = saved(tmp_path / 'a.pth', build(classifier()).state_dict())
+    model = classifier()
+    model.backbone.update(num_stages=3, out_indices=(2,), strides=(1, 2, 2), dilations=(1, 1, 1))
+    model['head'] = None
+    assert made(model, preprocessor, file).load_report.fits
+
+
+def test_two_networks_under_two_names(tmp_path):
+    weights = build(classifier()).state_dict()
+    both = {f'{name}.{key}': value for name in ('architecture', 'teacher') for key, value in weights.items()}
+    report = load_checkpoint(build(classifier()), saved(tmp_path / 'a.pth', dict(state_dict=both)))
+    assert report.matched == 0
+    text = ' '.join(explain_load(report))
+    assert "several networks that fit, under 'architecture.', 'teacher.'; choose one" in text
+
+
+def test_two_networks_under_two_keys(tmp_path):
+    weights = build(classifier()).state_dict()
+    file = saved(tmp_path / 'a.pth', dict(student=weights, teacher=weights, epoch=3))
+    with pytest.raises(ValueError, match=r"holds the weights of 2 networks, as 'student', 'teacher'. Take the one out"):
+        load_checkpoint(build(classifier()), file)
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.'])
+def test_wrapped_networks(tmp_path, prefix):
+    weights = {f'{prefix}{name}': value for name, value in build(classifier()).state_dict().items()}
+    assert load_checkpoint(build(classifier()), saved(tmp_path / 'a.pth', weights)).fits
+
+
+def test_a_network_with_a_child_of_that_name(tmp_path):
+    model = nn.ModuleDict(dict(module=nn.Linear(2, 2), head=nn.Linear(2, 2)))
+    assert load_checkpoint(model, saved(tmp_path / 'a.pth', model.state_dict())).fits
+    alone = nn.ModuleDict(dict(module=nn.Linear(2, 2)))
+    assert load_checkpoint(alone, saved(tmp_path / 'b.pth', alone.state_dict())).fits
+
+
+@pytest.mark.parametrize('prefix', ['model', 'student', 'ema_model', 'architecture', 'net.backbone_'])
+def test_names_that_begin_otherwise_are_said_and_not_half_loaded(tmp_path, preprocessor, prefix):
+    weights = {f'{prefix}.{name}': value for name, value in build(classifier()).state_dict().items()}
+    with pytest.raises(ConfigError, match=f"without '{prefix}.' in front, 102 of the 102"):
+        made(classifier(), preprocessor, saved(tmp_path / 'a.pth', dict(state_dict=weights)))
+
+
+def test_what_is_left_over_where_a_loading_hook_renames(tmp_path):
+    """SoftTeacher's hook puts teacher. and student. before the names of a plain detector."""
+    inner = detector()
+    branches = dict(type='mmdet.MultiBranchDataPreprocessor', data_preprocessor=inner.pop('data_preprocessor'))
+    soft = build(dict(type='mmdet.SoftTeacher', detector=inner, data_preprocessor=branches, semi_train_cfg=dict(),
+                      semi_test_cfg=dict(predict_on='teacher')))
+    weights = build(detector()).state_dict()
+    assert load_checkpoint(soft, saved(tmp_path / 'a.pth', weights)).fits
+    report = load_checkpoint(soft, saved(tmp_path / 'b.pth', {**weights, **OFFSETS}))
+    assert report.complete and len(report.inside) == 4
+
+
+# --- a distillation as a teacher ---------------------------------------------------------------
+
+
+def test_a_distillation_stands_for_its_student(tmp_path, preprocessor):
+    model = dict(type='mmfeatdistill.FeatureDistiller', student=classifier(), teacher=teacher(classifier(16)),
+                 objectives=dict(a=match('backbone')))
+    trained = build(model)
+    file = saved(tmp_path / 'a.pth', dict(state_dict=trained.state_dict()))
+    assert any(name.startswith('distiller.') for name in trained.state_dict())
+    Config(dict(default_scope='mmpretrain', model=model)).dump(tmp_path / 'a.py')
+    for taught in (Teacher(str(tmp_path / 'a.py'), checkpoint=file, student_preprocessor=preprocessor),
+                   made(model, preprocessor, file)):
+        assert type(taught.model).__name__ == 'ImageClassifier' and taught.load_report.fits
+        assert torch.equal(taught.model.backbone.conv1.weight, trained.student.backbone.conv1.weight)
