@@ -2,6 +2,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Optional
 
+import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -114,7 +115,9 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
                 continue
             try:
                 with eval_isolated(model):
+                    before = torch.get_rng_state()
                     features = reader.probe(_runner(model, entry, inputs, data_samples))
+                    reader.draws = not torch.equal(torch.get_rng_state(), before)
             except TapsNotReached as error:
                 failures.append(error)
                 continue

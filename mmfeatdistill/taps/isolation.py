@@ -1,5 +1,6 @@
 """Passes that leave no trace: modes, statistics of BatchNorm and random states as they were."""
 import random
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional
@@ -106,6 +107,25 @@ def random_state_kept() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextmanager
+def random_state_aside() -> Iterator[None]:
+    """Lets a pass draw random numbers of its own, so that whatever else draws goes on as if there had been no pass.
+
+    They follow from the present random state, so that a resumed training draws the same.
+
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> with random_state_aside():
+        ...     aside = torch.rand(1)
+        >>> drawn, _ = torch.rand(1), torch.manual_seed(0)
+        >>> torch.equal(torch.rand(1), drawn), torch.equal(aside, drawn)
+        (True, False)
+    """
+    with random_state_kept():
+        torch.manual_seed(zlib.crc32(torch.get_rng_state().numpy().tobytes()))
+        yield
 
 
 @contextmanager

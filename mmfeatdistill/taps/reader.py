@@ -44,6 +44,7 @@ class TapReader:
         taps (list[Tap]): What is read; with ``:pre`` at the place that :meth:`probe` has found.
         layouts (dict[str, list[Layout]]): By the tap's text, how its tensors lie over the image, set by the dry run.
             With a layout, features are maps; without one they stay as the network gives them.
+        draws (bool): Whether the network draws random numbers even when it predicts, as the dry run has found.
 
     Raises:
         ValueError: A tap names no module of the model; names the nearest ones.
@@ -68,6 +69,7 @@ class TapReader:
         self._overwritten: set[Place] = set()
         self._expected_calls: dict[Place, int] = {}
         self.layouts: dict[str, list[Layout]] = {}
+        self.draws = False
         self._bound: dict[str, list[int]] = {}
 
     @property

@@ -1,5 +1,5 @@
 """The teacher's own normalization, from what the student's data preprocessor gives."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from torch import Tensor, nn
@@ -91,7 +91,10 @@ def _image_sizes(inputs: Tensor, data_samples: Sequence[Any], divisor: int) -> l
     Some pipelines leave an outdated ``img_shape``. It is right where the preprocessor has noted that it
     padded, or where padding such images to the largest would give a batch of this size.
     """
-    noted = [getattr(sample, 'metainfo', {}) for sample in data_samples]
+    if isinstance(data_samples, Mapping):  # as mmyolo collates them: one dict for the batch
+        noted = data_samples.get('img_metas') or []
+    else:
+        noted = [getattr(sample, 'metainfo', {}) for sample in data_samples]
     if not noted or not all('img_shape' in metainfo for metainfo in noted):
         return []
     sizes = [metainfo['img_shape'][:2] for metainfo in noted]

@@ -21,7 +21,7 @@ from mmfeatdistill.distill_config import network_config, teacher_options
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
-from mmfeatdistill.taps.isolation import batch_statistics, eval_isolated
+from mmfeatdistill.taps.isolation import batch_statistics, eval_isolated, random_state_aside
 from mmfeatdistill.taps.reader import TappedPass, TapReader
 from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.taps.tracing import tensors_in
@@ -135,6 +135,10 @@ class Teacher:
         self._reader = TapReader(self.model, taps, owner)
         reading, self._entry = probe(self.model, self._reader)
         self._probed = tuple(reading.inputs.shape)
+        if self._reader.draws:
+            print_log(f'{self._key}: it draws random numbers when it predicts, as the decomposition of SegNeXt does, so '
+                      'its features vary from pass to pass. It draws them aside from those of the training.',
+                      logger='current', level=logging.WARNING)
         return reading
 
     @property
@@ -301,7 +305,8 @@ class Teacher:
         """Reads a batch of its own input space."""
         assert self._reader is not None, 'attach() comes first'
         inputs = self._acceleration.inputs(inputs)
-        with batch_statistics(self.model) if self._batch_statistics else nullcontext():
+        with batch_statistics(self.model) if self._batch_statistics else nullcontext(), \
+                random_state_aside() if self._reader.draws else nullcontext():
             features = self._reader.read_until_complete(
                 lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted, inputs.shape[-2:])
         return TappedPass(self._acceleration.outputs(features), self._reader, inputs, data_samples)

@@ -132,7 +132,9 @@ def test_a_teacher_that_draws_random_numbers_draws_them_aside(log):
     state = torch.get_rng_state()
     first, second = (model.teachers[0](images, None)['decode_head.hamburger'][0] for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state), 'the training draws as without a teacher'
-    assert not torch.equal(first, second)
+    assert torch.equal(first, second), 'a resumed training draws the same'
+    torch.rand(1)
+    assert not torch.equal(model.teachers[0](images, None)['decode_head.hamburger'][0], first)
 
 
 def test_the_training_pass_leaves_no_trace():
