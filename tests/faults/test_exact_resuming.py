@@ -105,8 +105,10 @@ def config(work_dir, pipeline=(NOISE,), loader=None, model=None, hooks=(), by_ep
                    **(model or {})),
         train_dataloader=loader, train_cfg=train_cfg, work_dir=str(work_dir), log_level='WARNING',
         randomness=dict(seed=3), default_scope='mmdet',
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), experiment_name=f'run_{random.random()}',
-        log_processor=dict(by_epoch=by_epoch), default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else save)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        experiment_name=f'run_{random.random()}',
+        log_processor=dict(by_epoch=by_epoch),
+        default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else save)),
         custom_hooks=[dict(type='mmfeatdistill.StudentCheckpointHook'), dict(type='mmfeatdistill.ExactResumeHook'),
                       *hooks]))
 
