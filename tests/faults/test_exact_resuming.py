@@ -108,7 +108,8 @@ def config(work_dir, pipeline=(NOISE,), loader=None, model=None, hooks=(), by_ep
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         experiment_name=f'run_{random.random()}',
         log_processor=dict(by_epoch=by_epoch),
-        default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else save)),
+        default_hooks=dict(logger=None, checkpoint=dict(
+            type='CheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else save)),
         custom_hooks=[dict(type='mmfeatdistill.StudentCheckpointHook'), dict(type='mmfeatdistill.ExactResumeHook'),
                       *hooks]))
 
