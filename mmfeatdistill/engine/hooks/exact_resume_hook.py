@@ -6,54 +6,107 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.model import is_model_wrapper
 from torch.utils.data import get_worker_info
 
+from mmfeatdistill.distillers.building import ADDED
+from mmfeatdistill.engine.hooks._carried_state import CarriedState
+from mmfeatdistill.engine.hooks._index_stream import EndlessBatches, Indices, is_map_style
+from mmfeatdistill.engine.hooks._resume_warnings import warn_of_what_is_not_exact
 from mmfeatdistill.registry import HOOKS
 
-_WORKER_STREAM = 1
-"""Keeps the numbers of the data workers apart from those of the training process."""
+_WORKER_STREAM, _INDEX_STREAM = 1, 2
+"""Keep the numbers of the data workers, and those of samplers, apart from those of the training process."""
+
+
+_STATE = 'state'
+"""Where in the part for resuming of a checkpoint there is what has changed besides tensors."""
 
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
     """Makes a resumed training continue as the uninterrupted one would have.
 
-    mmengine saves weights, optimizer and schedules, but no random state. This hook derives the random state of
-    every iteration from the seed, the rank and the iteration's number, in the training process and, for every
-    batch, where it is loaded. So samplers of proposals, dropout and augmentations draw the same numbers after
-    resuming, whatever happened before. Workers are restarted at each epoch for that.
+    mmengine saves weights, optimizer and schedules, but no random state and nothing of data loading. This hook
 
-    Where no seed is configured, the one that mmengine drew and saved is taken over. An iteration-based training
-    is exact with mmengine's ``InfiniteSampler``, as such schedules have it.
+    - derives the random state of every iteration from the seed, the rank and the iteration's number, in the training
+      process and, for every batch, where it is loaded. So samplers of proposals, dropout and augmentations draw the
+      same numbers after resuming, whatever happened before. Workers are restarted at each epoch for that;
+    - lets samplers and batch samplers draw the indices that a resumed training has had already, and loads none of them;
+    - saves what changes in the model, its data preprocessor, the datasets and their transforms, and hooks of others:
+      counters, sizes, caches, generators, switches. It is in the checkpoint beside the connectors;
+    - warns when training starts of what it cannot make exact.
+
+    Where no seed is configured, the one that mmengine drew and saved is taken over.
     """
 
     priority = 'VERY_HIGH'
     _batches: Optional['_SeededBatches'] = None
+    _indices: Optional[Indices] = None
+    state: Optional[CarriedState] = None
+    """What changes, from the start of the training."""
+    loaded: Optional[dict] = None
+    """What had changed in the training that is resumed, until it has been put back."""
+
+    def before_run(self, runner: Any) -> None:
+        """Registers what acts before and after all other hooks.
+
+        Args:
+            runner (Runner): The runner.
+        """
+        if not any(isinstance(hook, _StateSaver) for hook in runner.hooks):
+            runner.register_hook(_StateSaver(self), priority='LOWEST')
+            runner.register_hook(_StateLoader(self), priority='HIGHEST')
 
     def before_train(self, runner: Any) -> None:
-        """Lets the data workers be seeded batch by batch."""
+        """Lets the data workers be seeded batch by batch, and notes what everything is like before training.
+
+        Args:
+            runner (Runner): The runner.
+        """
         loader = runner.train_dataloader
         samplers: list[Any] = [loader.sampler, getattr(loader.batch_sampler, 'sampler', None)]
         for sampler in samplers:
             if hasattr(sampler, 'seed') and not runner._randomness_cfg.get('diff_rank_seed', False):
                 # Where no seed was configured, resuming has taken over that of the checkpoint meanwhile.
                 sampler.seed = runner.seed
+        self.state = CarriedState(_roots(runner))
+        warn_of_what_is_not_exact(runner, self.state)
         loader.generator = torch.Generator()  # in place of this process's, from which each start of loading would draw
         self._batches = _SeededBatches(loader.collate_fn, loader.worker_init_fn, (runner.seed, get_rank()))
         loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.begin
+        if is_map_style(loader):
+            self._indices = Indices(loader.batch_sampler,
+                                    lambda number: _seed(runner.seed, get_rank(), number, _INDEX_STREAM))
+            vars(loader)['batch_sampler'] = self._indices  # a DataLoader refuses to be given another
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Starts the data workers of an epoch, or of all of an iteration-based training."""
-        loader = runner.train_dataloader
-        stream: Any = getattr(runner.train_loop, 'dataloader_iterator', None)
+        """Starts the data workers of an epoch, or of all of an iteration-based training.
+
+        Args:
+            runner (Runner): The runner.
+        """
+        loader, loop = runner.train_dataloader, runner.train_loop
+        stream: Any = getattr(loop, 'dataloader_iterator', None)
         # Persistent workers keep the random state of the epochs before.
         loader._iterator = None
-        if loader.num_workers == 0 and getattr(stream, '_iterator', None) is not None:
-            stream._iterator = iter(loader)  # of mmengine 0.10.7 and older, which made it before there was this hook
-        # Those also load all that a resumed training has had already.
-        loads_all = stream is not None and not hasattr(stream, 'skip_iter')
-        self._expect(0 if loads_all else runner.iter)
+        started = getattr(stream, '_iterator', None) is not None and loader.num_workers > 0
+        if stream is not None and self._indices is not None and not started:
+            skip = 0 if getattr(loop, 'fast_forward_on_resume', False) else runner.iter
+            # The loop of mmengine 0.10.7 and older takes all batches that have been had, to drop them.
+            loop.dataloader_iterator = EndlessBatches(loader, skip, 0 if hasattr(stream, 'skip_iter') else skip)
+            self._indices.number = runner.iter
+            self._expect(runner.iter)
+            return
+        if self._indices is not None and stream is None:
+            if self.loaded is not None and self.state is not None and _hides_position(self.state):
+                self._indices.number = 0
+                for epoch in range(runner.epoch):
+                    self._indices.skip_pass(epoch)
+            self._indices.number = runner.iter
+        # What is left loads all that a resumed training has had already.
+        self._expect(runner.iter if stream is None else 0)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the training process for an iteration."""
@@ -73,6 +126,99 @@ class ExactResumeHook(Hook):
         if self._batches is not None:  # there is none in validation without training
             self._batches.first = number
             self._batches.seed(number)
+
+
+class _StateLoader(Hook):
+    """Takes the state out of a checkpoint before any other hook sees it."""
+
+    def __init__(self, owner: ExactResumeHook) -> None:
+        self._owner = owner
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Keeps the state for the start of the training, if it is resumed."""
+        state = checkpoint.get(ADDED, {}).pop(_STATE, None)
+        if runner._resume:
+            self._owner.loaded = state or {}
+
+
+class _StateSaver(Hook):
+    """Saves the state, and puts it back, after what other hooks do at the same time."""
+
+    def __init__(self, owner: ExactResumeHook) -> None:
+        self._owner = owner
+        self._told: set[str] = set()
+        self._missing: list[str] = []
+
+    def before_train(self, runner: Any) -> None:
+        """Puts back what has changed in objects that are built from the config."""
+        state, loaded = self._owner.state, self._owner.loaded
+        if state is not None and loaded is not None:
+            state.meet()
+            _tell(runner, state.restore(loaded, replaced=False))
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Puts back what has changed in objects that hooks put in others' place, now that they have done so again."""
+        state, loaded = self._owner.state, self._owner.loaded
+        if state is None:
+            return
+        state.meet()
+        if loaded is not None:
+            self._missing = state.restore(loaded, replaced=True)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Puts back what has changed in objects that hooks put in others' place at an iteration."""
+        state, loaded = self._owner.state, self._owner.loaded
+        if state is None or loaded is None:
+            return
+        if self._missing:
+            state.meet()
+            missing = {name: loaded[name] for name in self._missing if name in loaded}
+            _tell(runner, state.restore(missing, replaced=True))
+        self._owner.loaded = None
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Puts what has changed beside the connectors."""
+        if self._owner.state is None:
+            return
+        self._owner.state.meet(late=True)
+        saved, lost = self._owner.state.changed()
+        if saved:
+            # Whoever puts the connectors back expects a part for each kind of weights.
+            kinds: dict = {name: {} for name in ('state_dict', 'ema_state_dict') if name in checkpoint}
+            checkpoint.setdefault(ADDED, kinds)[_STATE] = saved
+        lost = [name for name in lost if name not in self._told and not name.startswith(('model.', 'hooks.'))
+                or '.data_preprocessor.' in name]
+        self._told.update(lost)
+        _tell(runner, lost)
+
+
+def _roots(runner: Any) -> dict[str, Any]:
+    """Where there may be state that mmengine does not save."""
+    loader = runner.train_dataloader
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    roots = {'model': model, 'student': vars(model).get('student'), 'dataset': loader.dataset}
+    if not hasattr(runner.train_loop, 'dataloader_iterator'):
+        # Those of iteration-based trainings are ahead of the training, and skip indices.
+        roots.update(sampler=loader.sampler, batch_sampler=loader.batch_sampler)
+    # mmengine's own hooks, but for this one, take care of themselves.
+    roots['hooks'] = {
+        f'{type(hook).__name__}{number}': hook for number, hook in enumerate(runner.hooks)
+        if type(hook).__module__.partition('.')[0] not in ('mmengine', 'mmfeatdistill')
+        or isinstance(hook, EarlyStoppingHook)}
+    return roots
+
+
+def _hides_position(state: CarriedState) -> bool:
+    """Whether a sampler goes on with an iterator of the epoch before."""
+    return any(name.startswith(('sampler.', 'batch_sampler.')) for name in state.iterators)
+
+
+def _tell(runner: Any, names: list[str]) -> None:
+    """Warns of objects, but not of those that they consist of."""
+    names = sorted(name for name in names if not any(name.startswith(f'{other}.') for other in names))
+    if names:
+        runner.logger.warning(f'Resuming is not exact: what has changed in {", ".join(names)} while training cannot be '
+                              'saved, or the object is another after resuming, and no hook puts it in place again.')
 
 
 class _SeededBatches:
