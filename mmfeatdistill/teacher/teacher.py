@@ -136,8 +136,8 @@ class Teacher:
         reading, self._entry = probe(self.model, self._reader)
         self._probed = tuple(reading.inputs.shape)
         if self._reader.draws:
-            print_log(f'{self._key}: it draws random numbers when it predicts, as the decomposition of SegNeXt does, so '
-                      'its features vary from pass to pass. It draws them aside from those of the training.',
+            print_log(f'{self._key}: it draws random numbers when it predicts, as the decomposition of SegNeXt does, '
+                      'so its features vary from pass to pass. It draws them aside from those of the training.',
                       logger='current', level=logging.WARNING)
         return reading
 

@@ -1,4 +1,4 @@
-"""Showing training images to the objectives that must see some before the first iteration."""
+"""What teachers and objectives learn of the training data before the first iteration."""
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +17,15 @@ from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS
 from mmfeatdistill.taps.isolation import random_state_kept
+from mmfeatdistill.teacher.teacher import follow_pipelines
 
 
 @HOOKS.register_module()
 class StatisticsHook(Hook):
-    """Runs the teachers once over training images, for the objectives that ask for it.
+    """Tells the teachers what the pipeline makes of pixels, and shows training images to objectives that ask for some.
+
+    A student may normalize its images in the pipeline of ``train_dataloader``, which the model alone does not show (see
+    :func:`mmfeatdistill.teacher.teacher.follow_pipelines`).
 
     An objective that rests on statistics (:class:`mmfeatdistill.objectives.statistics.NeedsStatistics`) says how many
     images it wants, sees the teachers' features of each batch, and concludes. Where none asks, nothing happens. What
@@ -42,6 +46,7 @@ class StatisticsHook(Hook):
             ConfigError: Images are wanted and the training dataset has none, or cannot be indexed.
         """
         model = unwrap(runner.model)
+        follow_pipelines(getattr(model, 'teachers', []), runner.cfg)
         wanted = model.images_wanted() if hasattr(model, 'images_wanted') else {}
         if not wanted:
             return
