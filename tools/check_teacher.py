@@ -74,12 +74,20 @@ def show(shown: Preflight, console: Console) -> None:
             figures = [*map(check.scores.mean, ('declared', 'swapped', 'random')), check.chance]
             scores.add_row(escape(check.key), check.scores.metric, str(check.scores.images),
                            *(f'{figure:.4g}' for figure in figures))
-    for table in (inputs, taps, weights, scores):
+    twins = Table('tap', 'difference', title='the student as its own teacher: differences are 0 where a tap compares '
+                                             'what it says')
+    for twin in shown.twins:
+        twins.add_row(escape(twin.tap), f'{twin.difference:.2g}' if not twin.refused else escape(twin.refused))
+    for table in (inputs, taps, twins, weights, scores):
         if table.rows:
             console.print(table)
     for check in shown.teachers:
         for finding in check.findings:
             console.print(f'{MARKS[finding.level]} {escape(f"{check.key}: {finding.text}")}', soft_wrap=True)
+    for twin in shown.twins:
+        if twin.is_error:
+            console.print(f'{MARKS["error"]} {escape(twin.tap)}: the student differs from itself there in training; '
+                          'tap another place.', soft_wrap=True)
     console.print('The teacher is fine.' if shown.passed else 'The teacher is not fit to be learnt from; see above.')
 
 

@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmfeatdistill.checks.teacher_check import TeacherCheck, check_teachers
+from mmfeatdistill.checks.twin import TwinTap, check_twin
 from mmfeatdistill.distill_config import check_distillation, network_config, teacher_options, with_teacher_options
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
@@ -72,16 +73,18 @@ class Preflight:
         inputs (list[InputRow]): Of the student and of each teacher.
         taps (list[TapRow]): Of all objectives.
         teachers (list[TeacherCheck]): See :func:`mmfeatdistill.checks.teacher_check.check_teachers`.
+        twins (list[TwinTap]): The student as its own teacher (see :func:`mmfeatdistill.checks.twin.check_twin`).
     """
 
     inputs: list[InputRow]
     taps: list[TapRow]
     teachers: list[TeacherCheck]
+    twins: list[TwinTap]
 
     @property
     def passed(self) -> bool:
         """Whether nothing is wrong."""
-        return all(check.passed for check in self.teachers)
+        return all(check.passed for check in self.teachers) and not any(twin.is_error for twin in self.twins)
 
 
 def preflight(cfg: Config, images: int = 200) -> Preflight:
@@ -104,7 +107,8 @@ def preflight(cfg: Config, images: int = 200) -> Preflight:
     rows = [_input_row('student', distiller.student, distiller.teachers[0].batch_space, '-')]
     rows += [_input_row(check.key, teacher.model, teacher.space, 'no' if teacher.convert.is_identity else 'yes')
              for check, teacher in zip(checks, distiller.teachers)]
-    return Preflight(rows, list(_tap_rows(distiller)), checks)
+    compared = dict.fromkeys(tap for objective in distiller.objectives.values() for tap in objective.compared_taps)
+    return Preflight(rows, list(_tap_rows(distiller)), checks, check_twin(distiller.student, list(compared)))
 
 
 def _build(cfg: Config) -> FeatureDistiller:
