@@ -70,7 +70,7 @@ class FeaturePair(NamedTuple):
         are_tokens = student.dim() == 3 or teacher.dim() == 3
         own = as_map(student)
         # A batch of one vector, such as the last of an epoch, has no statistics of its own.
-        with running_statistics(connector) if own.shape[0] * own[0, 0].numel() == 1 else nullcontext():
+        with running_statistics(connector) if own.numel() == own.shape[1] else nullcontext():
             connected, target = same_size(connector(own), as_map(teacher), are_tokens)
         if student.dim() == teacher.dim() == 2:
             return connected.flatten(1), target.flatten(1)

@@ -33,6 +33,7 @@ def try_losses(compare: Compare, connectors: nn.ModuleList, pairs: Sequence[Feat
     connectors.eval()
     for connector, pair in zip(connectors, pairs):
         own, target = pair.of(student, teachers)
+        _check_predictions(pair, student, teachers[pair.teacher_index], f'{key}.taps')
         with _named(f'{key}.connector'):
             connected, width = connector(as_map(own)).shape[1], as_map(target).shape[1]
         hint = '' if connected == width or not _compares(compare, target, pair) else (
@@ -42,6 +43,18 @@ def try_losses(compare: Compare, connectors: nn.ModuleList, pairs: Sequence[Feat
             loss = compare(*pair.connect(connector, own, target))
         _check_loss(loss, own, target, f'{key}.loss')
     connectors.train()
+
+
+def _check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPass, key: str) -> None:
+    """Outputs of heads have a meaning channel by channel, which no connector brings into line."""
+    own, target = (as_map(feature).shape[1] for feature in (pair.student.of(student), pair.teacher.of(teacher)))
+    sides = ((student, pair.student), (teacher, pair.teacher))
+    if own != target and all(side.tap in tapped.reader.predictions and 'head' in side.tap.partition('.')[0]
+                             for tapped, side in sides):
+        raise ConfigError(
+            f"{key}: the student's {pair.student.tap!r} and the teacher's {pair.teacher.tap!r} are what they predict, "
+            f'with {own} and {target} channels: other classes, or boxes in another encoding, which no connector brings '
+            'together. Match features, such as those of the neck.')
 
 
 def _compares(compare: Compare, feature: Tensor, pair: FeaturePair) -> bool:

@@ -1,5 +1,5 @@
 """Reading the tapped features of a network while it runs."""
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,7 @@ class TapReader:
         taps (list[Tap]): What is read; with ``:pre`` at the place that :meth:`probe` has found.
         layouts (dict[str, list[Layout]]): By the tap's text, how its tensors lie over the image, set by the dry run.
             With a layout, features are maps; without one they stay as the network gives them.
+        predictions (set[str]): Taps that give what the network returned in the dry run, such as the logits of a head.
         draws (bool): Whether the network draws random numbers even when it predicts, as the dry run has found.
 
     Raises:
@@ -69,6 +70,8 @@ class TapReader:
         self._overwritten: set[Place] = set()
         self._expected_calls: dict[Place, int] = {}
         self.layouts: dict[str, list[Layout]] = {}
+        self.predictions: set[str] = set()
+        self._returned: set[str] = set()
         self.draws = False
         self._bound: dict[str, list[int]] = {}
 
@@ -91,7 +94,9 @@ class TapReader:
             TapsNotReached: A tapped module did not run; the cause is chained if ``run`` failed.
             ValueError: A tap selects no tensor.
         """
-        return {tap.text: _distinct(tap.select(given)) for tap, given in zip(self._written, self.probe_places(run))}
+        places = self.probe_places(run)
+        self.predictions = self._returned
+        return {tap.text: _distinct(tap.select(given)) for tap, given in zip(self.taps, places)}
 
     def probe_places(self, run: Callable[[], Any]) -> list[list[Tensor]]:
         """Like :meth:`probe`, but gives all tensors of each tap's place, of which the tap selects some.
@@ -109,14 +114,15 @@ class TapReader:
         taps = [tap.located(calls) for tap in self._written]
         # The pass goes on with copies everywhere, so that it may overwrite them; the copies tell whether it did.
         tapped = _Pass(taps, overwritten={tap.place for tap in taps}, keeps_copies=True)
-        cause = None
+        cause, output = None, None
         with self._intercepting(tapped):
             try:
-                run()
+                output = run()
             except Exception as error:  # noqa: BLE001 - reported below unless every tap was read
                 cause = error
         self._check_all_ran(tapped, cause)
         self.taps, self._overwritten = taps, tapped.written_copies()
+        self._returned = {tap.text for tap in taps if tapped.gives_any_of(tap.place, tensors_in(output))}
         self._expected_calls = {place: caught.calls for place, caught in tapped.caught.items()}
         return [tapped.given(tap) for tap in taps]
 
@@ -354,6 +360,11 @@ class _Pass:
     def written_copies(self) -> set[Place]:
         """Places whose copies were written to: a tensor counts its in-place operations in ``_version``."""
         return {place for place, tensors in (self._copies or {}).items() if any(tensor._version for tensor in tensors)}
+
+    def gives_any_of(self, place: Place, tensors: Iterable[Tensor]) -> bool:
+        """Whether the pass went on with one of some tensors from a place."""
+        given = {id(tensor) for tensor in (self._copies or {}).get(place, [])}
+        return any(id(tensor) in given for tensor in tensors)
 
     def _is_done(self, place: Place) -> bool:
         return place in self.caught and self.caught[place].calls >= self._expected_calls.get(place, 1)

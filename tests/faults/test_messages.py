@@ -11,10 +11,11 @@ from mmengine.model import BaseModel
 from torch import nn
 from torch.nn import functional as F
 
+from mmfeatdistill.engine.hooks._runner_options import check_runner_options
 from mmfeatdistill.errors import ConfigError, config_key, failed_import
 from mmfeatdistill.teacher.image_sizes import fitting_sides
 from mmfeatdistill.zoo.configs import load_config, zoo_weights
-from tests.helpers.models import classifier, detection_batch, detector, distiller, losses_of, match, teacher
+from tests.helpers.models import classifier, detection_batch, detector, distiller, losses_of, match, stock, teacher
 
 
 class Merge(nn.Module):
@@ -156,3 +157,49 @@ def test_what_does_not_fit_is_explained_where_it_is_refused(tmp_path):
     torch.save(weights, tmp_path / 'a.pth')
     with pytest.raises(ConfigError, match="The names begin otherwise: with 'backbone.' in front, .* not in the file"):
         distiller(classifier(), dict(model=model, checkpoint=str(tmp_path / 'a.pth')), dict(a=match('backbone')))
+
+
+@pytest.mark.parametrize('student, mentor, tap', [
+    (classifier, lambda: of_classes(1000), 'head.fc'), (classifier, lambda: of_classes(1000), 'head')])
+@pytest.mark.parametrize('loss, connector', [('KLDivergence', 'Identity'), ('KLDivergence', 'Conv1x1'),
+                                             ('SquaredError', 'ChannelMLP')])
+def test_logits_of_other_classes_are_refused_whatever_the_connector(student, mentor, tap, loss, connector):
+    objective = dict(type='FeatureMatch', taps=tap, loss=dict(type=loss), connector=dict(type=connector))
+    with pytest.raises(ConfigError, match=r'a\.taps: .* 10 and 1000 channels: other classes, or boxes') as caught:
+        distiller(student(), teacher(mentor()), dict(a=objective))
+    assert 'Conv1x1' not in str(caught.value) and 'Match features' in str(caught.value)
+
+
+def of_classes(count):
+    model = classifier(16)
+    model['head'].num_classes = count
+    return model
+
+
+def test_boxes_of_another_encoding_are_refused():
+    def one_stage(name):
+        model = stock(name)
+        model.backbone.update(depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, init_cfg=None)
+        model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+        model.bbox_head.update(in_channels=16, feat_channels=16, num_classes=10, stacked_convs=1,
+                               norm_cfg=dict(type='GN', num_groups=4))
+        return model
+
+    gfl, atss = (one_stage(f'mmdet::{name}_r50_fpn_1x_coco.py') for name in ('gfl/gfl', 'atss/atss'))
+    with pytest.raises(ConfigError, match=r'a\.taps: .*(stride|boxes in another encoding)'):
+        distiller(gfl, teacher(atss), dict(a=match('bbox_head')))
+
+
+@pytest.mark.parametrize('option, tap, words', [
+    (dict(efficient_conv_bn_eval='backbone'), 'backbone.layer4', "'backbone', which efficient_conv_bn_eval runs"),
+    (dict(efficient_conv_bn_eval=['backbone']), 'backbone.layer1.0', 'tap .backbone. itself'),
+    (dict(activation_checkpointing='backbone'), 'backbone', "'backbone', which activation_checkpointing runs"),
+    (dict(activation_checkpointing=['backbone.layer4']), 'backbone.layer4.0', 'activation_checkpointing'),
+    (dict(efficient_conv_bn_eval='backbone', activation_checkpointing=['backbone.layer2']), 'backbone', None)])
+def test_options_of_the_runner_that_put_a_tap_out_of_reach_are_named(option, tap, words):
+    model = distiller(classifier(), teacher(classifier(16)), dict(a=match(tap)))
+    if words is None:
+        check_runner_options(option, model.objectives)
+        return
+    with pytest.raises(ConfigError, match=rf'^model\.objectives\.a\.taps: {tap!r} is in.*{words}'):
+        check_runner_options(option, model.objectives)
