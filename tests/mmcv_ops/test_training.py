@@ -1,0 +1,30 @@
+"""Trainings with the stand-ins against trainings with mmcv's compiled operators, where there are some."""
+import json
+from pathlib import Path
+
+import pytest
+
+from mmfeatdistill.mmcv_ops.completion import mmcv_folder, state
+from tests.helpers.runs import STUDENTS, small, train
+
+LOSSES = ('loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask')
+
+
+def losses_of(name: str, work_dir: Path) -> list[dict]:
+    """The losses of every iteration of two epochs."""
+    runner = train(small(STUDENTS[name], work_dir, randomness__seed=1))
+    [file] = Path(runner.log_dir).glob('vis_data/*.json')
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{key: line[key] for key in LOSSES if key in line} for line in lines if 'loss_rpn_cls' in line]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(state(mmcv_folder()) != 'compiled', reason='there are no compiled operators to compare with')
+@pytest.mark.parametrize('name', ['faster_rcnn', 'mask_rcnn'])
+def test_two_epochs_have_the_same_losses_with_either(name, in_digits, tmp_path, request):
+    compiled = losses_of(name, tmp_path / 'compiled')
+    request.getfixturevalue('stand_ins')
+    found = losses_of(name, tmp_path / 'stand_ins')
+    assert len(found) == len(compiled) >= 8
+    for own, theirs in zip(found, compiled):
+        assert own == pytest.approx(theirs, rel=1e-3)
