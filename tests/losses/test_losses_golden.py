@@ -141,7 +141,15 @@ def test_value_and_gradient(name):
     student = g[student].clone().requires_grad_()
     result = loss(student, g)
     result.backward()
-    assert result.item() == pytest.approx(g[value].item(), rel=1e-6)
+    expected = g[value].item()
+    if name.startswith('kl_divergence') and result.item() != pytest.approx(expected, rel=1e-6):
+        # The recorded value is itself rounded by about 1e-6, otherwise than by the kernels of a later torch: where the
+        # two differ, ours has to be the nearer to the exact value.
+        exact = loss(student.detach().double(), {key: tensor.double() if tensor.is_floating_point() else tensor
+                                                 for key, tensor in g.items()}).item()
+        assert exact == pytest.approx(expected, rel=1e-6)
+        expected = exact
+    assert result.item() == pytest.approx(expected, rel=1e-6)
     allowed = 1e-5 * g[gradient].abs().max()
     torch.testing.assert_close(student.grad, g[gradient], rtol=0, atol=allowed.item())
 
