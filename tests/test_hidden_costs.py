@@ -45,6 +45,7 @@ EXCUSED_WAITS = {
 EXCUSED_COPIES = {
     ('reader.py', '_clone'): 'of a tapped tensor that is overwritten in place; counted apart',
     ('partial_forward.py', '_activated'): 'a mixed path of FCFD starts in front of an activation in place',
+    ('extension.py', 'roi_align_forward'): 'operators of mmcv without compiling write into what mmcv gives them',
     ('lsh.py', '_rows'): 'positions become samples, whose projections are one matrix product',
     ('_parts.py', 'sum_in_parts'): 'a part of the gradient is put in its place',
 }
@@ -376,9 +377,10 @@ def built(path: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Build
     ('pkd/pkd_faster-rcnn_r18-w8_fpn_digits.py', 1),
     ('ab/ab_resnet18-w8_digits.py', 2),  # activations are found in a pass of their own
 ])
-def test_building_runs_each_network_once_and_initialises_none(tmp_path, monkeypatch, path, passes):
+def test_building_runs_each_network_a_few_times_and_initializes_none(tmp_path, monkeypatch, path, passes):
+    """Twice on small images, of which the second stops at the last tap, and the student once more as in training."""
     build = built(path, tmp_path / 'teacher.pth', monkeypatch)
-    assert build.passes == [passes] * len(build.passes)
+    assert build.passes == [2 * passes + 1, *[passes + 1] * (len(build.passes) - 1)]
     assert build.initialized == 0
     assert build.read == len(build.passes) - 1
 

@@ -21,6 +21,7 @@ from mmfeatdistill.objectives import Objective
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.registry import build as build_part
 from tests.helpers.models import build, classification_batch, classifier, detection_batch, detector, losses_of, teacher
+from tests.helpers.passes import tapped
 
 KEY = 'model.objectives.o'
 # torch 2.1 lacks many operations in float16 on a CPU.
@@ -101,7 +102,7 @@ def feature(shape, dtype, wants_grad=False):
 
 
 def reading(*tensors):
-    return {'here': list(tensors)}
+    return tapped({'here': list(tensors)})
 
 
 def check_matching(shapes, dtypes, loss, connector, batch):

@@ -12,7 +12,7 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.experiments.comparison import compare
 from mmfeatdistill.experiments.experiment import Experiment
 from mmfeatdistill.experiments.report import scale_of
-from mmfeatdistill.markdown import markdown_table
+from mmfeatdistill.release.markdown import markdown_table
 from mmfeatdistill.zoo.configs import load_config
 
 _TEACHER = 'model.teacher.checkpoint'

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any, Optional, Union
 
 from mmfeatdistill.experiments.report import Row, Spread, Table
-from mmfeatdistill.markdown import markdown_table
+from mmfeatdistill.release.markdown import markdown_table
 
 _COLUMNS = ('gain', 'gap closed', 'verdict', 'training, s/iter', 'memory, MiB', 'student step alone, ms',
             'distilled step, ms', 'step ratio', 'step memory added, MiB')

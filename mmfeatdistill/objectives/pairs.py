@@ -166,7 +166,8 @@ def _match_by_stride(taps: TapPair, own: Sequence[Feature],
                      targets: Sequence[Feature]) -> list[tuple[Feature, Feature]]:
     given = (f"the student's {taps.student.text!r} gives features of stride {_strides(own)}, the teacher's "
              f'{taps.teacher.text!r} of stride {_strides(targets)}')
-    example = f"dict(student='{taps.student.text}[0]', teacher='{taps.teacher.text}[0]')"
+    example = 'dict(' + ', '.join(
+        f"{side}='{tap.text}{'[0]' if tap.items == slice(None) else ''}'" for side, tap in taps._asdict().items()) + ')'
     levels, target_levels = _levels(own), _levels(targets)
     if not levels or not target_levels:
         if len(own) == len(targets):

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.distill_config import is_distillation, teacher_options
-from mmfeatdistill.markdown import markdown_table
+from mmfeatdistill.release.markdown import markdown_table
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES, config_folder, stock_config
 
 BEGIN = '<!-- configs: python tools/model_index.py -->'

@@ -2,7 +2,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmfeatdistill.markdown import markdown_table
+from mmfeatdistill.release.markdown import markdown_table
 
 _EXPLANATION = """\
 All parts are timed in turn, in one process, with identical weights, on one batch: the student's step alone, the

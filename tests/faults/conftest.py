@@ -8,12 +8,13 @@ from mmengine.logging import MMLogger
 @pytest.fixture
 def log(caplog):
     """What is logged; loggers of mmengine do not pass records on."""
-    logger = MMLogger.get_instance('test')
+    logger = MMLogger.get_current_instance()
     caplog.handler.setLevel(logging.INFO)
     logger.addHandler(caplog.handler)
+    before = logger.level
     logger.setLevel(logging.INFO)
     yield caplog
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(before)
     logger.removeHandler(caplog.handler)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from tests import models
+from tests.helpers import models
 
 CHANNELS = 32
 

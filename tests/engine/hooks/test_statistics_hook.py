@@ -14,12 +14,13 @@ from torch.utils.data import IterableDataset
 from mmfeatdistill.engine.hooks import StatisticsHook, statistics_hook
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives import FeatureMatch
+from mmfeatdistill.objectives.statistics import NeedsStatistics
 from mmfeatdistill.registry import MODELS
 from tests.helpers.runs import DISTILLED, small, train
 
 
 @MODELS.register_module()
-class Looker(FeatureMatch):
+class Looker(NeedsStatistics, FeatureMatch):
     """Wants to see some images, and notes which it saw."""
 
     def __init__(self, wanted, **options):
@@ -31,7 +32,7 @@ class Looker(FeatureMatch):
     def images_wanted(self):
         return 0 if self.seen else self.wanted
 
-    def observe(self, teachers):
+    def update_statistics(self, teachers):
         [teacher] = teachers
         assert not torch.is_grad_enabled() and len(teacher['backbone'][0]) == len(teacher.inputs)
         self.batches.append([sample.img_path for sample in teacher.data_samples])
@@ -39,7 +40,7 @@ class Looker(FeatureMatch):
         self.dtype = teacher['backbone'][0].dtype
         torch.rand(3), random.random(), np.random.rand()
 
-    def conclude(self):
+    def finish_statistics(self):
         self.conclusions += 1
         self.seen.fill_(len(self.images))
 
