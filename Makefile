@@ -47,8 +47,8 @@ CONSTRAINTS := requirements/constraints-$(FAMILY).txt
 # Most of the modules are never imported: without their bytecode the installation takes two thirds of the time.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-compile $(BUILD) --constraint $(CONSTRAINTS)
 
-.PHONY: help install demo benchmark docs test test-slow lint install-compiled test-compiled test-slow-compiled \
-    install-original test-original test-slow-original
+.PHONY: help install demo benchmark docs test test-slow lint
+.PHONY: install-compiled test-compiled test-slow-compiled install-original test-original test-slow-original
 
 help:
 	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distill, compare"

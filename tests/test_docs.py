@@ -229,7 +229,7 @@ def run_command(words: list[str], parse) -> None:
     elif command == 'tools/slurm_train.sh':
         parse('tools/train.py', rest[2], '--work-dir', rest[3], '--launcher', 'slurm', *rest[4:])
     elif command == 'make':
-        phony = re.search(r'^\.PHONY: (.*)', (ROOT / 'Makefile').read_text(), re.MULTILINE)[1].split()
+        phony = ' '.join(re.findall(r'^\.PHONY: (.*)', (ROOT / 'Makefile').read_text(), re.MULTILINE)).split()
         assert {word for word in rest if '=' not in word} <= set(phony), words
     elif command == 'pip':
         for extra in re.findall(r'\.\[(\w+)]', ' '.join(rest)):
