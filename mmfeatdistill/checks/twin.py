@@ -12,6 +12,7 @@ from mmfeatdistill.taps.dry_run import probe, run_entry
 from mmfeatdistill.taps.dummy_batch import labeled_sample, library_of
 from mmfeatdistill.taps.isolation import eval_isolated, training_isolated
 from mmfeatdistill.taps.reader import TapReader
+from mmfeatdistill.taps.tap import TapsNotReached
 from mmfeatdistill.taps.training_run import compare_training
 
 TOLERANCE = 1e-6
@@ -54,7 +55,7 @@ def check_twin(model: nn.Module, taps: Sequence[str], inputs: Optional[Tensor] =
         data_samples (list, optional): Its data samples, with labels.
 
     Returns:
-        list[TwinTap]: In the order of the taps; none where the network does not train on random labels.
+        list[TwinTap]: In the order of the taps; none where the network does not run so far on random labels.
 
     Raises:
         ValueError: A tap names no module, or one that does not run.
@@ -73,12 +74,17 @@ def check_twin(model: nn.Module, taps: Sequence[str], inputs: Optional[Tensor] =
     with eval_isolated(twin):
         targets = teacher.read_until_complete(lambda: run_entry(twin, entry, inputs, data_samples), accepted,
                                               inputs.shape[-2:])
+    def run() -> None:
+        try:
+            model(inputs, data_samples, mode='loss')
+        except Exception as error:  # noqa: BLE001 - whatever losses cannot do with random labels, after the features
+            print_log(f'The losses of the twin could not be computed on random labels: {error}', logger='current',
+                      level=logging.DEBUG)
+
     try:
         with training_isolated(model):
-            features, _ = reader.read(lambda: model(inputs, data_samples, mode='loss'), inputs.shape[-2:])
-    except Exception as error:  # noqa: BLE001 - whatever a model or its losses cannot do with random labels
-        print_log(f'The twin could not be tried, as the student does not train on random labels: {error}',
-                  logger='current', level=logging.WARNING)
+            features, _ = reader.read(run, inputs.shape[-2:])
+    except TapsNotReached:
         return []
     return [TwinTap(tap, refused[tap], torch.nan) if tap in refused else
             TwinTap(tap, '', max(map(_difference, features[tap], targets[tap]))) for tap in taps]
