@@ -1,6 +1,7 @@
 """Whether taps give in training what they give in the dry run, which is made in eval mode as teachers are."""
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Optional
 
@@ -16,6 +17,9 @@ from mmfeatdistill.taps.tap import Tap
 
 _IMAGES = 2
 """Of the training pass: as many rows again show what is one per image; BatchNorm of a vector needs two."""
+
+_REGIONS = 8
+"""That a head samples of an image."""
 
 
 class TapDiffersInTraining(ValueError):
@@ -86,6 +90,25 @@ def compare_training(tapped: TappedPass, taps: Collection[str]) -> dict[str, str
     return differences
 
 
+@contextmanager
+def _few_regions(model: nn.Module) -> Iterator[None]:
+    """Lets heads sample few regions: on 512 of each image, a box head would take most of the time of a build."""
+    samplers = [sampler for module in model.modules() for sampler in _listed(vars(module).get('bbox_sampler'))
+                if isinstance(getattr(sampler, 'num', None), int)]
+    numbers = [sampler.num for sampler in samplers]
+    try:
+        for sampler in samplers:
+            sampler.num = min(sampler.num, _REGIONS)
+        yield
+    finally:
+        for sampler, number in zip(samplers, numbers):
+            sampler.num = number
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _selected(tap: Tap, given: list[Tensor]) -> list[Tensor]:
     """What a tap's own items are in training; nothing where there are no such items."""
     try:
@@ -105,7 +128,7 @@ def _as_map(tensor: Tensor, layout: Layout, size: Sequence[int]) -> Optional[Ten
 def _run(reader: TapReader, inputs: Tensor, library: str) -> Features:
     def run(with_masks: bool) -> Features:
         batch, samples = _labeled(inputs, library, with_masks)
-        with training_isolated(reader.model):
+        with training_isolated(reader.model), _few_regions(reader.model):
             given = reader.probe_places(lambda: reader.model(batch, samples, mode='loss'))
         return {tap.text: tensors for tap, tensors in zip(reader.taps, given)}
     try:
