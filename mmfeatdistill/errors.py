@@ -51,7 +51,7 @@ def failed_import(error: BaseException) -> Optional[str]:
         error (BaseException): As it was caught, wherever.
 
     Returns:
-        str: Which package could not be imported, beside which versions; None where nothing was being imported.
+        str: Which package could not be imported, next to which versions; None where nothing was being imported.
     """
     seen: Optional[BaseException] = error
     while seen is not None:
@@ -69,7 +69,7 @@ def _explain_import(packages: list[str], error: BaseException) -> str:
         found = _version(name)
         if packages[-1] in (name, 'mmpretrain') and 'mmpretrain' in packages and found is not None:
             if int(found.partition('.')[0]) >= below:
-                return (f'{packages[-1]} {_version(packages[-1]) or ""} cannot be imported beside {name} {found} '
+                return (f'{packages[-1]} {_version(packages[-1]) or ""} cannot be imported next to {name} {found} '
                         f"({last}): it needs an earlier one; pip install '{name}<{below}'.")
     chain = ', imported by '.join(f'{name} {_version(name) or ""}'.rstrip() for name in reversed(packages))
     return (f'{chain}, cannot be imported ({last}). The package, or one that it imports, is broken, or of a version '
@@ -77,7 +77,7 @@ def _explain_import(packages: list[str], error: BaseException) -> str:
 
 
 _SERVING = {'transformers': 5}
-"""Packages whose versions from this one on mmpretrain 1.x cannot be imported beside."""
+"""Packages whose versions from this one on mmpretrain 1.x cannot be imported next to."""
 
 
 def _package(filename: str) -> Optional[str]:
@@ -90,7 +90,7 @@ def _version(package: str) -> Optional[str]:
     try:
         names = metadata.packages_distributions().get(package, [package])  # a slow search, for an error only
         return metadata.version(names[0])
-    except (metadata.PackageNotFoundError, AttributeError):  # Python 3.9 has no such search
+    except (metadata.PackageNotFoundError, AttributeError):
         return None
 
 

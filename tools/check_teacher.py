@@ -88,7 +88,7 @@ def show(shown: Preflight, console: Console) -> None:
         if twin.is_error:
             console.print(f'{MARKS["error"]} {escape(twin.tap)}: the student differs from itself there in training; '
                           'tap another place.', soft_wrap=True)
-    console.print('The teacher is fine.' if shown.passed else 'The teacher is not fit to be learnt from; see above.')
+    console.print('The teacher is fine.' if shown.passed else 'The teacher is not fit to be learned from; see above.')
 
 
 if __name__ == '__main__':

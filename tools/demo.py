@@ -2,7 +2,7 @@
 
 Classification comes first, and each task is compared as soon as its three trainings are finished. Everything it
 leaves is below ``work_dirs/demo/seed_<seed>``: the table (``summary.md``, ``summary.json``) and the pictures, of each
-task in its folder and of all four beside them, and all checkpoints and logs. It can be killed at any time; started
+task in its folder and of all four next to them, and all checkpoints and logs. It can be killed at any time; started
 again it goes on.
 """
 import argparse

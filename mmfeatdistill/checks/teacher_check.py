@@ -298,7 +298,7 @@ class _Check:
 
 
 def _some(dataloader: Mapping, preprocessor: nn.Module, training: bool) -> tuple[torch.Tensor, Any]:
-    """A few images of a data set, spread over it, behind a data preprocessor."""
+    """A few images of a data set, spread over it, after a data preprocessor."""
     options = {name: value for name, value in dataloader.items() if name not in ('prefetch_factor',)}
     options.pop('num_batch_per_epoch', None)
     loader = Runner.build_dataloader(copy.deepcopy(dict(options, num_workers=0, persistent_workers=False)))

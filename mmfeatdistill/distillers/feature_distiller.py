@@ -70,7 +70,7 @@ class FeatureDistiller(BaseModel):
         super().__init__()
         worn = build_student(student, data_preprocessor)
         # Not registered as a child: its children become this module's own.
-        self.__dict__.update(student=worn, _first_step_checked=False, teachers=[], reader=None)
+        self.__dict__.update(student=worn, _checked=set(), teachers=[], reader=None)
         for table in _SHARED_TABLES:
             self.__dict__[table] = worn.__dict__[table]
         with torch.random.fork_rng(devices=[]):
@@ -285,11 +285,13 @@ class FeatureDistiller(BaseModel):
             teacher.accelerate(targets[index], running)
 
     def _check_first_step(self, active: Mapping[str, Objective], features: Features, losses: Mapping) -> None:
-        """Finds what only a training step shows: names of losses, and taps through which nothing is learnt."""
-        if self.__dict__['_first_step_checked'] or not torch.is_grad_enabled():
+        """Finds what only a training step shows: names of losses, and taps through which nothing is learned."""
+        if not torch.is_grad_enabled():
             return
-        self._first_step_checked = True
         for name, objective in active.items():
+            if name in self.__dict__['_checked']:
+                continue
+            self.__dict__['_checked'].add(name)  # each once, also those that a schedule starts later
             taken = [key for key in losses if key.startswith(f'{name}.')]
             if taken:
                 raise ConfigError(f'model.objectives.{name}: the student logs a loss as {taken[0]!r}; take another '

@@ -21,7 +21,7 @@ def submission_script(experiments: Mapping[str, Experiment], command: Callable[[
                       logs: str) -> str:
     """A shell script that submits the experiments that are not finished, each after those that it needs.
 
-    A job whose predecessor fails is cancelled. Jobs of the same name run one after the other, so the script does no
+    A job whose predecessor fails is canceled. Jobs of the same name run one after the other, so the script does no
     harm while an earlier submission is still at work.
 
     Args:

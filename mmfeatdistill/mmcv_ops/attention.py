@@ -9,7 +9,7 @@ def deformable_attention(value: Tensor, shapes: Tensor, locations: Tensor, weigh
     """The weighted sum of values that each query samples from several feature maps.
 
     Args:
-        value (Tensor): All maps behind each other, ``(B, sum of H * W, heads, D)``.
+        value (Tensor): All maps after each other, ``(B, sum of H * W, heads, D)``.
         shapes (Tensor): Height and width of each map, ``(L, 2)``, int64.
         locations (Tensor): Where each query samples, ``(B, Q, heads, L, P, 2)`` as (x, y), in sizes of the map.
         weights (Tensor): ``(B, Q, heads, L, P)``.

@@ -44,6 +44,7 @@ def state(folder: Path) -> State:
         >>> state(Path('nowhere'))
         'bare'
     """
+    importlib.invalidate_caches()  # folders are remembered by their time, which is too coarse right after a change
     spec = PathFinder.find_spec(EXTENSION, [str(folder)])
     if spec is None or spec.origin is None:
         return 'bare'
@@ -54,7 +55,7 @@ def state(folder: Path) -> State:
 
 
 def install(folder: Path) -> str:
-    """Puts the stand-in beside mmcv, so that whatever imports ``mmcv.ops`` finds it.
+    """Puts the stand-in next to mmcv, so that whatever imports ``mmcv.ops`` finds it.
 
     Args:
         folder (Path): Of the package mmcv.
@@ -77,7 +78,7 @@ def install(folder: Path) -> str:
         raise FileExistsError(f'The mmcv in {folder} has compiled operators, which are used; nothing is to be done.')
     if found == 'another file':
         raise FileExistsError(f'{file} is not of mmfeatdistill and is left as it is; look what put it there.')
-    # Under another name first: a program that starts meanwhile reads a whole file or none.
+    # Under another name first: a program that starts meanwhile reads all of the file or none.
     descriptor, written = tempfile.mkstemp(dir=folder, prefix='._ext', suffix='.tmp')
     try:
         with os.fdopen(descriptor, 'w') as stream:

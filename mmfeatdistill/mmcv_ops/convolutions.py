@@ -58,7 +58,7 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale
 
 
 def psa_mask(masks: Tensor, kernel: tuple[int, int], collect: bool) -> Tensor:
-    """Lays the mask that each pixel has around itself out over the whole map.
+    """Lays the mask that each pixel has around itself out over the entire map.
 
     Args:
         masks (Tensor): ``(B, kh * kw, H, W)``.
@@ -171,7 +171,7 @@ def rotated_feature_align(features: Tensor, boxes: Tensor, spatial_scale: float,
 
 def biased_leaky_relu(features: Tensor, bias: Tensor, reference: Tensor, is_gradient: bool, slope: float,
                       scale: float) -> Tensor:
-    """A leaky ReLU with a bias before and a factor behind, or its gradient.
+    """A leaky ReLU with a bias before and a factor after, or its gradient.
 
     Args:
         features (Tensor): ``(B, C, ...)``, or the gradient of what was returned for them.

@@ -120,7 +120,7 @@ def box_iou_quadri(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int,
 @_stands_in(PLAIN)
 def nms_rotated(dets: Tensor, scores: Tensor, order: Tensor, dets_sorted: Tensor, labels: Tensor,
                 iou_threshold: float, multi_label: bool) -> Tensor:
-    """The indices that `rotated_boxes.nms_of_quads` keeps; with ``multi_label``, a label stands behind each box."""
+    """The indices that `rotated_boxes.nms_of_quads` keeps; with ``multi_label``, a label stands after each box."""
     return rotated_boxes.nms_of_quads(dets_sorted[:, :5], order, dets_sorted[:, 5] if multi_label else None,
                                       iou_threshold, rotated_boxes.box_corners)
 

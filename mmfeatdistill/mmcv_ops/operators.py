@@ -39,7 +39,7 @@ NAMES = (
 WHEELS = ('2.4.1', '2.8', '2.9', '2.10', '2.12')
 HOW_TO_COMPILE = (
     'Compiled operators come with the wheels that `pip install onedl-mim && mim install onedl-mmcv` finds for torch '
-    f'{", ".join(WHEELS[:-1])} and {WHEELS[-1]}, or by building mmcv beside an installed torch of at most 2.12: '
+    f'{", ".join(WHEELS[:-1])} and {WHEELS[-1]}, or by building mmcv next to an installed torch of at most 2.12: '
     '`CFLAGS="-O3 -g0" pip install --no-build-isolation onedl-mmcv==2.3.6`.')
 
 

@@ -63,8 +63,9 @@ def keep_in_graph(parameters: Iterable[Tensor]) -> Tensor:
     Returns:
         Tensor: A scalar; without their graph where there is one process only.
     """
-    firsts = [parameter.flatten()[:1].sum() for parameter in parameters] if get_world_size() > 1 else []
-    return torch.stack(firsts).sum() * 0 if firsts else torch.zeros(())
+    # Sums of nothing: zero whatever the parameter is, and with a gradient of zeros.
+    sums = [parameter.flatten()[:0].sum() for parameter in parameters] if get_world_size() > 1 else []
+    return torch.stack(sums).sum() if sums else torch.zeros(())
 
 
 def only_teacher(teachers: Sequence[TappedPass], key: str) -> TappedPass:
@@ -117,7 +118,7 @@ class Objective(BaseModule):
             raise TypeError(f"taps: expected a list such as ['neck'], got {taps!r}.")
         if not taps:
             raise ValueError("taps: is empty; an objective needs at least one, such as ['neck'].")
-        if teacher is not None and not isinstance(teacher, int):
+        if teacher is not None and (not isinstance(teacher, int) or isinstance(teacher, bool)):
             raise TypeError(f'teacher: expected the position of a teacher (0, 1, ...), got {teacher!r}.')
         self.taps = [TapPair.parse(entry) for entry in taps]
         self.teacher = teacher

@@ -38,7 +38,7 @@ class FCFD(Objective):
 
     :math:`g` is the global mean of the activated feature, and only there where the network's output is a vector, which
     a classifier made of it. Each iteration draws :math:`K` mixed paths :math:`T^l(b^l(s^l))` and :math:`S^l(c^l(t^l))`
-    without replacement; of the former, the features at the later stages join :math:`L_\mathrm{app}`. Behind the last
+    without replacement; of the former, the features at the later stages join :math:`L_\mathrm{app}`. After the last
     stage a path is only continued where the output is a map, by the decode head. Only the later parts run again.
 
     Source: FCFD (ICLR 2023, arXiv 2304.11832) and its authors' code. Mixed paths normalize by statistics of their own,

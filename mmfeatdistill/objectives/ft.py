@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from mmfeatdistill.connectors.paraphraser import Paraphraser
 from mmfeatdistill.connectors.translator import Translator
+from mmfeatdistill.errors import config_key
 from mmfeatdistill.losses import FactorTransfer
 from mmfeatdistill.objectives.base import Objective, Taps
 from mmfeatdistill.objectives.pairs import match_features
+from mmfeatdistill.objectives.trial import check_predictions
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import as_map, shape_of
 from mmfeatdistill.taps.reader import TappedPass
@@ -26,7 +28,7 @@ class FT(Objective):
     with a translator T on the student's side, a paraphraser E, D on the teacher's, the distance
     :func:`mmfeatdistill.losses.factor_transfer`, and the resize rule of :class:`FeatureMatch`. No gradient of the first
     loss reaches the paraphraser, none of the second the student. Logged as ``loss_0``, ... and
-    ``loss_paraphrase_0``, ... in the order of the taps, and of the teachers.
+    ``loss_paraphrase_0``, ... in the order of the teachers, and of the taps.
 
     The authors train the paraphraser first, for 30 epochs, and then freeze it. Here both learn in the same run; a
     warm-up of the first loss lets the paraphraser go ahead:
@@ -36,7 +38,7 @@ class FT(Objective):
         taps (list): Tap pairs, such as ``['backbone']`` (see :class:`FeatureMatch`).
         rate (float): Width of the factor over that of the teacher's feature. Defaults to 0.5, the authors'.
         loss_weight (float): Factor :math:`\lambda`. Defaults to 500, the authors'.
-        paraphrase_weight (float): Factor of the second loss. Defaults to 1; as nothing else is learnt from it, only
+        paraphrase_weight (float): Factor of the second loss. Defaults to 1; as nothing else is learned from it, only
             the learning rate of the paraphraser depends on it.
         teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
 
@@ -72,6 +74,10 @@ class FT(Objective):
             factor = target._replace(channels=max(1, round(target.channels * self.rate)))
             self.paraphrasers.append(Paraphraser(target.channels, factor.channels))
             self.connectors.append(Translator(own, factor))
+            check_predictions(pair, student, teachers[pair.teacher_index], f'{key}.taps')
+        self.to(pair.student.of(student).dtype)
+        with config_key(key), torch.no_grad():
+            self(student, teachers)
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         losses, paraphrase = {}, {}

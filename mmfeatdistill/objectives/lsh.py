@@ -33,7 +33,7 @@ class LSH(NeedsStatistics, Objective):
 
     of the penultimate features, with M frozen random hashes (see :func:`mmfeatdistill.losses.lsh`). A vector is one
     sample, and so is each position of a map, after the resize rule of :class:`FeatureMatch`. Logged as ``loss_0``,
-    ``loss_1``, ... in the order of the taps, and of the teachers. Equal features do not make it 0: the first term is
+    ``loss_1``, ... in the order of the teachers, and of the taps. Equal features do not make it 0: the first term is
     then the mean of :math:`\log(1 + e^{-|W t + b|})`; with ``kind='l1'`` or ``'l2'`` it is 0.
 
     Offsets :math:`b` at the median or mean need one pass of the teacher over the training images before the first

@@ -186,8 +186,8 @@ def _match_by_stride(taps: TapPair, own: Sequence[Feature],
     used = {feature for pair in matched for feature in pair}
     left = [str(feature) for feature in (*own, *targets) if feature not in used]
     if left:
-        print_log(f'{given}; left out, as only one side has them: {", ".join(left)}.', logger='current',
-                  level=logging.WARNING)
+        print_log(f'{given}; left out, as only one side has them or their stride is unknown: {", ".join(left)}.',
+                  logger='current', level=logging.WARNING)
     return matched
 
 

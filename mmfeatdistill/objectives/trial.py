@@ -33,7 +33,7 @@ def try_losses(compare: Compare, connectors: nn.ModuleList, pairs: Sequence[Feat
     connectors.eval()
     for connector, pair in zip(connectors, pairs):
         own, target = pair.of(student, teachers)
-        _check_predictions(pair, student, teachers[pair.teacher_index], f'{key}.taps')
+        check_predictions(pair, student, teachers[pair.teacher_index], f'{key}.taps')
         with _named(f'{key}.connector'):
             connected, width = connector(as_map(own)).shape[1], as_map(target).shape[1]
         hint = '' if connected == width or not _compares(compare, target, pair) else (
@@ -45,8 +45,18 @@ def try_losses(compare: Compare, connectors: nn.ModuleList, pairs: Sequence[Feat
     connectors.train()
 
 
-def _check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPass, key: str) -> None:
-    """Outputs of heads have a meaning channel by channel, which no connector brings into line."""
+def check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPass, key: str) -> None:
+    """Refuses outputs of heads that differ in width: each channel has a meaning, which no connector brings into line.
+
+    Args:
+        pair (FeaturePair): What is matched.
+        student (TappedPass): The student in the dry run.
+        teacher (TappedPass): The teacher.
+        key (str): Of the taps in the config.
+
+    Raises:
+        ConfigError: Both are what the networks predict, with different numbers of channels.
+    """
     own, target = (as_map(feature).shape[1] for feature in (pair.student.of(student), pair.teacher.of(teacher)))
     sides = ((student, pair.student), (teacher, pair.teacher))
     if own != target and all(side.tap in tapped.reader.predictions and 'head' in side.tap.partition('.')[0]

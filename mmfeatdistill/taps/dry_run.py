@@ -2,12 +2,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Optional
 
-import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmfeatdistill.taps.dummy_batch import dummy_images, unlabeled_sample
-from mmfeatdistill.taps.isolation import eval_isolated
+from mmfeatdistill.taps.isolation import eval_isolated, random_states
 from mmfeatdistill.taps.layout import Layout, find_layout, to_map
 from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
 from mmfeatdistill.taps.tap import TapsNotReached
@@ -115,9 +114,9 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
                 continue
             try:
                 with eval_isolated(model):
-                    before = torch.get_rng_state()
+                    before = random_states()
                     features = reader.probe(_runner(model, entry, inputs, data_samples))
-                    reader.draws = not torch.equal(torch.get_rng_state(), before)
+                    reader.draws = random_states() != before
             except TapsNotReached as error:
                 failures.append(error)
                 continue

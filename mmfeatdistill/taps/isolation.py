@@ -1,7 +1,7 @@
 """Passes that leave no trace: modes, statistics of BatchNorm and random states as they were."""
 import random
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
 
@@ -22,7 +22,7 @@ def eval_isolated(model: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), random_state_kept():
             model.eval()  # not by the flags alone: LeViT, for one, prepares its attention there
             yield
     finally:
@@ -37,7 +37,8 @@ def training_isolated(model: nn.Module) -> Iterator[None]:
 
     Every module with children is in training mode, as the network itself switches; single layers stay in eval mode and
     dropout is left out. So a feature that is the same tensor in training and in evaluation has the same values.
-    Buffers, attributes and random states are afterwards as they were.
+    Buffers, attributes and random states are as they were after the pass, but for what is changed inside of lists and
+    dicts.
 
     Args:
         model (nn.Module): Any network.
@@ -100,13 +101,25 @@ def random_state_kept() -> Iterator[None]:
         True
     """
     python, numpy = random.getstate(), np.random.get_state()
-    devices: Sequence[int] = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def random_states() -> tuple:
+    """The random states of Python, NumPy and torch, to be compared with those of another time.
+
+    Returns:
+        tuple: Equal exactly if nothing was drawn in between.
+    """
+    numpy = np.random.get_state(legacy=True)
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return (random.getstate(), repr(tuple(numpy)), np.asarray(tuple(numpy)[1]).tobytes(),
+            *(state.numpy().tobytes() for state in (torch.get_rng_state(), *devices)))
 
 
 @contextmanager

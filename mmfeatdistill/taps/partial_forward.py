@@ -118,7 +118,7 @@ class StageChain:
                                  'continued; name a place that gives a map (N, C, H, W).')
         calls = trace(reading.model, reading.inputs.shape[-1])
         _check_order(calls, self.stages)
-        self._parts = [Tail(Tap.parse(tap), reading, calls, self._behind(stage))
+        self._parts = [Tail(Tap.parse(tap), reading, calls, self._after(stage))
                        for stage, tap in enumerate(self.stages)]
 
     def features(self, reading: TappedPass) -> list[Tensor]:
@@ -136,10 +136,10 @@ class StageChain:
         Returns:
             tuple[list[Tensor], Tensor]: The features of the later stages, and the output.
         """
-        found = self._parts[stage].run(reading, feature, self._behind(stage))
+        found = self._parts[stage].run(reading, feature, self._after(stage))
         return [found[tap][0] for tap in self.stages[stage + 1:]], found[self.output][0]
 
-    def _behind(self, stage: int) -> list[str]:
+    def _after(self, stage: int) -> list[str]:
         return [*self.stages[stage + 1:], self.output]
 
 

@@ -1,9 +1,10 @@
 """Reading the tapped features of a network while it runs."""
+import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -291,8 +292,9 @@ class TappedPass:
         """The network that ran."""
         return self.reader.model
 
-    def __getitem__(self, tap: str) -> list[Tensor]:
-        return self.features[tap]
+    def __getitem__(self, tap: Union[str, Tap]) -> list[Tensor]:
+        """The tensors that a tap gave."""
+        return self.features[tap if isinstance(tap, str) else tap.text]
 
     def layouts(self, tap: str) -> list[Layout]:
         """How the tensors of a tap lie over the image, as the dry run has found.
@@ -417,7 +419,9 @@ def _clone(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, dict):
-        return type(value)({key: _clone(item) for key, item in value.items()})
+        cloned = copy.copy(value)  # a defaultdict keeps its factory
+        cloned.update((key, _clone(item)) for key, item in value.items())
+        return cloned
     if isinstance(value, (tuple, list)):
         items = [_clone(item) for item in value]
         return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)

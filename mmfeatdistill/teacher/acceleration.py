@@ -13,7 +13,7 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import check_options
 from mmfeatdistill.taps.reader import Features
 from mmfeatdistill.taps.tap import Tap
-from mmfeatdistill.teacher.conv_bn_fusion import fold, foldable
+from mmfeatdistill.teacher.conv_bn_fusion import fuse, fusible
 from mmfeatdistill.teacher.side_stream import SideStream
 
 _DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16)
@@ -25,7 +25,7 @@ class Acceleration:
     Features leave the teacher in the precision that its own weights had, so losses compute as before.
 
     Args:
-        fuse_conv_bn (bool): Whether batch normalizations are folded into the convolutions before them, where no tap
+        fuse_conv_bn (bool): Whether batch normalizations are fused into the convolutions before them, where no tap
             reads in between. Equal up to rounding. Defaults to False.
         channels_last (bool): Whether images and weights lie in memory channel by channel of each pixel, which tensor
             cores and some CPUs prefer. Equal up to rounding. Defaults to False.
@@ -58,7 +58,7 @@ class Acceleration:
             raise ConfigError(f'{key}.compile: expected True, False or a dict with the options of torch.compile, got '
                               f'{compile!r}.')
         self._key = key
-        self._fold_norms, self._channels_last = fuse_conv_bn, channels_last
+        self._fuse_conv_bn, self._channels_last = fuse_conv_bn, channels_last
         self._dtype = _DTYPES[dtype] if dtype is not None else None
         self._compile = compile
         self._side_stream = SideStream() if side_stream else None
@@ -88,7 +88,7 @@ class Acceleration:
     @property
     def changes_modules(self) -> bool:
         """Whether the modules do not compute on their own any more what they computed before."""
-        return bool(self._fold_norms or self._dtype or self._compile)
+        return bool(self._fuse_conv_bn or self._dtype or self._compile)
 
     def apply(self, model: nn.Module, taps: Sequence[Tap], run: Callable[[], Any],
               read: Callable[[], Features]) -> None:
@@ -107,10 +107,10 @@ class Acceleration:
             return
         places = [tap.place for tap in taps]
         before, done = read(), []
-        if self._fold_norms:
-            pairs = foldable(model, run, places)
-            fold(model, pairs)
-            done.append(f'{len(pairs)} BatchNorms folded')
+        if self._fuse_conv_bn:
+            pairs = fusible(model, run, places)
+            fuse(model, pairs)
+            done.append(f'{len(pairs)} BatchNorms fused')
         if self._channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             done.append('channels last')

@@ -22,8 +22,8 @@ class ConvNorm(NamedTuple):
     norm: str
 
 
-def foldable(model: nn.Module, run: Callable[[], Any], read: Collection[Place] = ()) -> list[ConvNorm]:
-    """Finds the normalizations that can be folded, from what runs, not from how modules are nested.
+def fusible(model: nn.Module, run: Callable[[], Any], read: Collection[Place] = ()) -> list[ConvNorm]:
+    """Finds the normalizations that can be fused, from what runs, not from how modules are nested.
 
     Args:
         model (nn.Module): The network, in eval mode.
@@ -36,7 +36,7 @@ def foldable(model: nn.Module, run: Callable[[], Any], read: Collection[Place] =
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()).eval()
-        >>> foldable(model, lambda: model(torch.zeros(1, 3, 2, 2)))
+        >>> fusible(model, lambda: model(torch.zeros(1, 3, 2, 2)))
         [ConvNorm(conv='0', norm='1')]
     """
     calls = trace(model, run)
@@ -46,7 +46,7 @@ def foldable(model: nn.Module, run: Callable[[], Any], read: Collection[Place] =
     return pairs
 
 
-def fold(model: nn.Module, pairs: Sequence[ConvNorm]) -> None:
+def fuse(model: nn.Module, pairs: Sequence[ConvNorm]) -> None:
     r"""Folds normalizations into convolutions, in place; each becomes an ``nn.Identity``.
 
     .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \qquad
@@ -56,11 +56,11 @@ def fold(model: nn.Module, pairs: Sequence[ConvNorm]) -> None:
 
     Args:
         model (nn.Module): The network.
-        pairs (Sequence[ConvNorm]): As :func:`foldable` finds them.
+        pairs (Sequence[ConvNorm]): As :func:`fusible` finds them.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
-        >>> fold(model, [ConvNorm('0', '1')])
+        >>> fuse(model, [ConvNorm('0', '1')])
         >>> model[1]
         Identity()
     """

@@ -297,6 +297,8 @@ def _after(transform: Any, space: InputSpace) -> InputSpace:
     if last in ('ToPIL', 'NumpyToPIL', 'ToNumpy', 'PILToNumpy'):
         reverses = bool(transform.get('to_rgb', transform.get('to_bgr', False)))
         return RAW._replace(reverses_channels=reverses).after(space)
+    if last == 'Albu':
+        return _after_albumentations(transform.get('transforms') or [], space)
     if last == 'Normalize':
         return _normalization(transform, transform.get('to_rgb', True)).after(space)
     branches = [_after(value, space) for value in transform.values() if isinstance(value, (list, tuple, Mapping))]
@@ -306,6 +308,22 @@ def _after(transform: Any, space: InputSpace) -> InputSpace:
     if last in _RANDOM or any(str(branch) != str(changed[0]) for branch in changed):
         raise ValueError(f'{last} normalizes some images otherwise than others.')
     return changed[0]
+
+
+_IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def _after_albumentations(transforms: Sequence[Mapping], space: InputSpace) -> InputSpace:
+    """Albumentations has a normalization of its own: of pixels from 0 to 1, and without exchanging channels."""
+    for transform in transforms:
+        if str(transform.get('type')) == 'Normalize':
+            scale = transform.get('max_pixel_value', 255.0)
+            mean, std = (torch.as_tensor(transform.get(name, default)).double() * scale
+                         for name, default in _IMAGENET.items())
+            space = InputSpace(mean.flatten(), std.flatten(), False, 0.0).after(space)
+        elif any(str(inner.get('type')) == 'Normalize' for inner in transform.get('transforms') or []):
+            raise ValueError(f"{transform.get('type')} of albumentations normalizes some images otherwise than others.")
+    return space
 
 
 def _normalization(transform: Mapping, reverses: bool) -> InputSpace:

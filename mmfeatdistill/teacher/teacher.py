@@ -50,7 +50,7 @@ class Teacher:
             ``data_preprocessor`` it takes the student's.
         checkpoint (str, optional): A path, a URL, ``'zoo'`` for the weights that the config's own
             metafile names, ``'init_cfg'`` for those that the model's own ``init_cfg`` names, or None for
-            random ones, which nothing can be learnt from: for tests and timings. Defaults to ``'auto'``:
+            random ones, which nothing can be learned from: for tests and timings. Defaults to ``'auto'``:
             ``'zoo'`` for a stock config or zoo model, an error otherwise.
         strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
             another shape, is an error. Defaults to True.
@@ -152,7 +152,7 @@ class Teacher:
         return self._acceleration.changes_modules
 
     def accelerate(self, reading: TappedPass, runs_elsewhere: Collection[str] = ()) -> None:
-        """Applies the options of ``acceleration``, when nothing has to be learnt of the network any more.
+        """Applies the options of ``acceleration``, when nothing has to be learned of the network any more.
 
         Args:
             reading (TappedPass): What :meth:`attach` gave.
@@ -330,7 +330,7 @@ class Teacher:
 
     def _load(self, checkpoint: Optional[str], strict: bool, key: str, cfg: Mapping) -> Optional[LoadReport]:
         if checkpoint is None:
-            print_log(f'{key} is None: the teacher has random weights, and nothing can be learnt from it.',
+            print_log(f'{key} is None: the teacher has random weights, and nothing can be learned from it.',
                       logger='current', level=logging.WARNING)
             init_unset_parameters(self.model)
             return None

@@ -44,7 +44,7 @@ def test_the_keys_of_a_config(path):
 
 
 def still(tmp_path, path=DISTILLED['classification'], **options):
-    """A training in which nothing is learnt, so that losses are proportional to their weights."""
+    """A training in which nothing is learned, so that losses are proportional to their weights."""
     cfg = small(path, tmp_path / 'user', **{'train_dataloader__num_workers': 0,
                                             'optim_wrapper__optimizer__lr': 0.0} | options)
     return cfg

@@ -220,7 +220,7 @@ def test_the_command(cfg, colors, tmp_path, capsys):
     assert "model.teacher.checkpoint: there is no checkpoint 'nowhere.pth'" in capsys.readouterr().out
     assert tool.main([str(tmp_path / 'distill.py'), '--images', '20', '--cfg-options',
                       'model.teacher.checkpoint=None']) == 1
-    assert 'not fit to be learnt from' in capsys.readouterr().out
+    assert 'not fit to be learned from' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('task, metric', [('faster_rcnn', 'coco/bbox_mAP'), ('pspnet', 'mIoU')])

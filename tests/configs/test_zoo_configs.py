@@ -59,8 +59,8 @@ def test_the_first_stage_of_lsh_trains_all_but_the_classifier_and_the_second_goe
         runner.train()
         return beginning.weights, dict(runner.model.named_parameters())
 
-    start, learnt = changed('lsh-stage1')
+    start, learned = changed('lsh-stage1')
     loaded, end = changed('lsh', load_from=str(tmp_path / 'lsh-stage1' / 'epoch_1.pth'))
-    assert {name for name in start if torch.equal(start[name], learnt[name])} == {'head.fc.weight', 'head.fc.bias'}
-    assert all(torch.equal(learnt[name], loaded[name]) for name in learnt)
+    assert {name for name in start if torch.equal(start[name], learned[name])} == {'head.fc.weight', 'head.fc.bias'}
+    assert all(torch.equal(learned[name], loaded[name]) for name in learned)
     assert not any(torch.equal(loaded[name], end[name]) for name in end)

@@ -193,13 +193,14 @@ def test_boxes_of_another_encoding_are_refused():
 @pytest.mark.parametrize('option, tap, words', [
     (dict(efficient_conv_bn_eval='backbone'), 'backbone.layer4', "'backbone', which efficient_conv_bn_eval runs"),
     (dict(efficient_conv_bn_eval=['backbone']), 'backbone.layer1.0', 'tap .backbone. itself'),
+    (dict(efficient_conv_bn_eval=['backbone.layer1']), 'backbone.layer1:pre', 'tap .backbone.layer1. itself'),
     (dict(activation_checkpointing='backbone'), 'backbone', "'backbone', which activation_checkpointing runs"),
     (dict(activation_checkpointing=['backbone.layer4']), 'backbone.layer4.0', 'activation_checkpointing'),
     (dict(efficient_conv_bn_eval='backbone', activation_checkpointing=['backbone.layer2']), 'backbone', None)])
 def test_options_of_the_runner_that_put_a_tap_out_of_reach_are_named(option, tap, words):
     model = distiller(classifier(), teacher(classifier(16)), dict(a=match(tap)))
     if words is None:
-        check_runner_options(option, model.objectives)
+        check_runner_options(option, model)
         return
     with pytest.raises(ConfigError, match=rf'^model\.objectives\.a\.taps: {tap!r} is in.*{words}'):
-        check_runner_options(option, model.objectives)
+        check_runner_options(option, model)

@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.taps.tap import Place
-from mmfeatdistill.teacher.conv_bn_fusion import fold, foldable
+from mmfeatdistill.teacher.conv_bn_fusion import fuse, fusible
 from mmfeatdistill.teacher.teacher import Teacher
 from tests.helpers.models import (
     build,
@@ -100,8 +100,8 @@ class Net(nn.Module):
 def test_what_something_else_reads_is_not_folded(again):
     model, image = as_trained(Net(again).eval()), torch.randn(1, 3, 4, 4)
     with torch.no_grad():
-        pairs, before = foldable(model, lambda: model(image)), model(image)
-        fold(model, pairs)
+        pairs, before = fusible(model, lambda: model(image)), model(image)
+        fuse(model, pairs)
         assert [pair.conv for pair in pairs] == (['second'] if again else ['first', 'second'])
         torch.testing.assert_close(model(image), before)
 
@@ -113,18 +113,18 @@ def test_two_normalisations_of_one_convolution_are_not_folded():
             return self.norm(x) + self.other(x)
 
     model = Twice(False).eval()
-    assert foldable(model, lambda: model(torch.zeros(1, 3, 4, 4))) == []
+    assert fusible(model, lambda: model(torch.zeros(1, 3, 4, 4))) == []
 
 
 def test_a_module_that_runs_twice_is_not_folded():
     net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()
-    assert foldable(net, lambda: net(net(torch.zeros(1, 3, 4, 4)))) == []
+    assert fusible(net, lambda: net(net(torch.zeros(1, 3, 4, 4)))) == []
 
 
 def test_what_is_read_is_not_folded():
     net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()
     for place, count in ((Place('0', False), 0), (Place('1', True), 0), (Place('1', False), 1), (Place('0', True), 1)):
-        assert len(foldable(net, lambda: net(torch.zeros(1, 3, 4, 4)), [place])) == count
+        assert len(fusible(net, lambda: net(torch.zeros(1, 3, 4, 4)), [place])) == count
 
 
 def test_margins_are_found_before_norms_are_folded():

@@ -1,4 +1,4 @@
-"""Hooks: checkpoint layout, schedules, alignment metrics, exact resuming, calibration, checking teachers."""
+"""Hooks: checkpoint layout, schedules, alignment metrics, exact resuming, statistics, checking teachers."""
 from mmfeatdistill.engine.hooks.alignment_hook import AlignmentHook
 from mmfeatdistill.engine.hooks.exact_resume_hook import ExactResumeHook
 from mmfeatdistill.engine.hooks.inherit_teacher_weights_hook import InheritTeacherWeightsHook

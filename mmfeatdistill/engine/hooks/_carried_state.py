@@ -4,6 +4,7 @@ import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from types import FunctionType, ModuleType
 from typing import Any, Optional
@@ -197,7 +198,8 @@ def encode(value: Any, objects: bool = False, limit: Optional[int] = None) -> An
         if kind.__name__ in _CONTAINERS and kind is _CONTAINERS[kind.__name__]:
             return kind.__name__, [of(item, depth + 1) for item in value], getattr(value, 'maxlen', None)
         if kind in _MAPPINGS:
-            return 'dict', [(of(key, depth + 1), of(item, depth + 1)) for key, item in value.items()], kind.__name__
+            name = kind.__name__ if kind is not defaultdict else _factory(value)
+            return 'dict', [(of(key, depth + 1), of(item, depth + 1)) for key, item in value.items()], name
         state = _random_state(value)
         if state is not None:
             return 'random', kind.__name__, of(state, depth + 1)
@@ -226,7 +228,7 @@ def decode(value: Any) -> Any:
     if kind in _CONTAINERS:
         return _CONTAINERS[kind](map(decode, content))
     if kind == 'dict':
-        mapping: dict = OrderedDict() if more == 'OrderedDict' else {}
+        mapping: dict = _FACTORIES[more]() if more in _FACTORIES else OrderedDict() if more == 'OrderedDict' else {}
         mapping.update((decode(key), decode(item)) for key, item in content)
         return mapping
     if kind == 'random':
@@ -240,6 +242,18 @@ def decode(value: Any) -> Any:
     made = object.__new__(cls)
     made.__dict__.update(decode(more))
     return made
+
+
+_FACTORIES: dict[str, Callable[[], defaultdict]] = {
+    f'defaultdict of {kind.__name__}': partial(defaultdict, kind) for kind in (list, dict, set, int, float, str)}
+
+
+def _factory(value: defaultdict) -> str:
+    """What a defaultdict is called in a file; those with other factories cannot be saved."""
+    name = f"defaultdict of {getattr(value.default_factory, '__name__', '')}"
+    if name not in _FACTORIES or _FACTORIES[name]().default_factory is not value.default_factory:
+        raise NotPlainError
+    return name
 
 
 def _has_attributes(value: Any) -> bool:

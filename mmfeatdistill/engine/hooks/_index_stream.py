@@ -37,7 +37,9 @@ class Indices:
         return len(self._source)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__['_source'], name)
+        if '_source' not in self.__dict__:  # while it is copied
+            raise AttributeError(name)
+        return getattr(self._source, name)
 
     def skip(self, count: int) -> int:
         """Leaves out the batches that a stopped training has had, over as many passes as it took.

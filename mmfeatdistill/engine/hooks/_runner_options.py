@@ -2,22 +2,23 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.objectives import Objective
 
 
-def check_runner_options(cfg: Mapping, objectives: Mapping[str, Objective]) -> None:
+def check_runner_options(cfg: Mapping, model: FeatureDistiller) -> None:
     """Refuses taps that options of the runner put out of reach.
 
     Args:
         cfg (Config): Of the training.
-        objectives (Mapping[str, Objective]): By name.
+        model (FeatureDistiller): What is trained.
 
     Raises:
         ConfigError: Names the option, the tap, and what would do.
     """
-    for name, objective in objectives.items():
-        for tap in (pair.student for pair in objective.taps):
+    located = {tap.text: tap for tap in model.reader.taps}
+    for name, objective in model.objectives.items():
+        for tap in (located.get(pair.student.text, pair.student) for pair in objective.taps):
             key = f'model.objectives.{name}.taps'
             for module in _modules(cfg.get('efficient_conv_bn_eval')):
                 if tap.place.path.startswith(f'{module}.'):

@@ -35,7 +35,7 @@ class ExactResumeHook(Hook):
       same numbers after resuming, whatever happened before. Workers are restarted at each epoch for that;
     - lets samplers and batch samplers draw the indices that a resumed training has had already, and loads none of them;
     - saves what changes in the model, its data preprocessor, the datasets and their transforms, and hooks of others:
-      counters, sizes, caches, generators, switches. It is in the checkpoint beside the connectors;
+      counters, sizes, caches, generators, switches. It is in the checkpoint next to the connectors;
     - warns when training starts of what it cannot make exact.
 
     Where no seed is configured, the one that mmengine drew and saved is taken over.
@@ -177,7 +177,7 @@ class _StateSaver(Hook):
         self._owner.loaded = None
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Puts what has changed beside the connectors."""
+        """Puts what has changed next to the connectors."""
         if self._owner.state is None:
             return
         self._owner.state.meet(late=True)

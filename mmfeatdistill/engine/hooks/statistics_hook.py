@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
-from mmfeatdistill.engine.hooks._objectives import objectives_of, unwrap
+from mmfeatdistill.distillers import FeatureDistiller
+from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.engine.hooks._runner_options import check_runner_options
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS
@@ -47,7 +48,8 @@ class StatisticsHook(Hook):
             ConfigError: Images are wanted and the training dataset has none, or cannot be indexed.
         """
         model = unwrap(runner.model)
-        check_runner_options(runner.cfg, objectives_of(runner.model))
+        if isinstance(model, FeatureDistiller):
+            check_runner_options(runner.cfg, model)
         follow_pipelines(getattr(model, 'teachers', []), runner.cfg)
         wanted = model.images_wanted() if hasattr(model, 'images_wanted') else {}
         if not wanted:

@@ -1,4 +1,4 @@
-"""A training that does not start with a teacher from which nothing can be learnt."""
+"""A training that does not start with a teacher from which nothing can be learned."""
 import logging
 from typing import Any
 
