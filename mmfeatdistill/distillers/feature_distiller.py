@@ -77,7 +77,7 @@ class FeatureDistiller(BaseModel):
             built = build_objectives(objectives)
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
             self._prepare(built)
-            self.add_module(ADDED, _Objectives(built, taken=worn._modules))
+            self.add_module(ADDED, _Objectives(built))
 
     # What distillation adds runs as it is; torch.compile goes on to the student.
     @torch.compiler.disable(recursive=False)
@@ -319,16 +319,14 @@ class _Objectives(ModuleDict):
     """The child that distillation adds.
 
     ``paramwise_cfg`` finds parameters by substrings of their names. So that what is written for a part of the student
-    reaches no connector, an objective that is named like one is registered by its number.
+    reaches no connector, objectives are registered by number, whatever their names.
 
     Args:
         objectives (Mapping[str, Objective]): By name.
-        taken (Collection[str]): Names of the student's own children.
     """
 
-    def __init__(self, objectives: Mapping[str, Objective], taken: Collection[str]) -> None:
-        super().__init__({str(number) if any(part in name for part in taken) else name: objective
-                          for number, (name, objective) in enumerate(objectives.items())})
+    def __init__(self, objectives: Mapping[str, Objective]) -> None:
+        super().__init__({str(number): objective for number, objective in enumerate(objectives.values())})
         self._names = dict(zip(objectives, self._modules))
 
     @property

@@ -102,6 +102,7 @@ def match_features(taps: Sequence[TapPair], student: TappedPass, teachers: Seque
                  for pair in _match_tap(pair_of_taps, index, student, teacher)]
         for pair in pairs:
             _check(*pair.of(student, teachers))
+    _log_repeated(key, [pair.of(student, teachers) for pair in pairs], pairs)
     lines = [f'{pair.student} with {pair.teacher}'
              + (f' of teacher {pair.teacher_index}' if len(teachers) > 1 else '') for pair in pairs]
     print_log(f'{key}: matches {"; ".join(lines)}.', logger='current')
@@ -139,6 +140,17 @@ def build_connectors(cfg: Optional[dict], pairs: Sequence[FeaturePair], student:
                 "dict(type='Conv1x1'), or tap a place that gives a map.")
         connectors.append(connector.to(own.dtype))
     return connectors
+
+
+def _log_repeated(key: str, features: Sequence[tuple[Tensor, Tensor]], pairs: Sequence[FeaturePair]) -> None:
+    """Says where two taps are names of one tensor on both sides, whose weight then counts twice."""
+    seen: dict[tuple, FeaturePair] = {}
+    for both, pair in zip(features, pairs):
+        same = tuple((feature.data_ptr(), feature.shape) for feature in both)
+        if same in seen and all(feature.numel() for feature in both):
+            print_log(f'{key}: {pair.student} is the same tensor as {seen[same].student}, so its loss counts twice.',
+                      logger='current', level=logging.WARNING)
+        seen.setdefault(same, pair)
 
 
 def _log_calls(key: str, owner: str, tapped: TappedPass, taps: Collection[str]) -> None:

@@ -59,8 +59,9 @@ def check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPas
     """
     own, target = (as_map(feature).shape[1] for feature in (pair.student.of(student), pair.teacher.of(teacher)))
     sides = ((student, pair.student), (teacher, pair.teacher))
-    if own != target and all(side.tap in tapped.reader.predictions and 'head' in side.tap.partition('.')[0]
-                             for tapped, side in sides):
+    in_heads = all('head' in side.tap.partition('.')[0] for _, side in sides)
+    # Of a head that scales or casts what a layer gives, the layer is not what the network returns.
+    if own != target and in_heads and any(side.tap in tapped.reader.predictions for tapped, side in sides):
         raise ConfigError(
             f"{key}: the student's {pair.student.tap!r} and the teacher's {pair.teacher.tap!r} are what they predict, "
             f'with {own} and {target} channels: other classes, or boxes in another encoding, which no connector brings '

@@ -59,8 +59,7 @@ def find_layout(square: Tensor, tall: Optional[Tensor], side: int) -> Layout:
     if square.dim() == 4:
         stride = side / (after - before) if after > before else None
         return Layout(('channels_last', 'map', 'transposed')[axis - 1], stride)
-    # As many positions again for as many pixels again: what is left over stands for no position.
-    return _grid('tokens' if axis == 1 else 'tokens_last', before, 2 * before - after, side)
+    return _find_grid('tokens' if axis == 1 else 'tokens_last', before, after, side)
 
 
 def to_map(tensor: Tensor, layout: Layout, size: Optional[Sequence[int]]) -> Tensor:
@@ -98,8 +97,10 @@ def _grid_over(size: Optional[Sequence[int]], layout: Layout, positions: int) ->
     assert layout.stride is not None, 'tokens of a grid have a stride'
     if size is None:
         raise ValueError('tokens can be laid over a batch of images in one tensor only.')
-    for round_rows, round_columns in product((math.ceil, math.floor), repeat=2):
-        rows, columns = round_rows(size[0] / layout.stride), round_columns(size[1] / layout.stride)
+    # The stride is known no better than the small images of the dry run show it: others near by may be meant.
+    near = [layout.stride, *range(math.ceil(0.8 * layout.stride), math.floor(1.25 * layout.stride) + 1)]
+    for stride, round_rows, round_columns in product(near, (math.ceil, math.floor), (math.ceil, math.floor)):
+        rows, columns = round_rows(size[0] / stride), round_columns(size[1] / stride)
         if rows * columns == positions:
             return rows, columns
     raise ValueError(f'{positions} tokens are no grid of stride {layout.stride:g} over an image of {size[0]} x '
@@ -111,18 +112,39 @@ def _by_proportions(square: Tensor, side: int) -> Layout:
         _, first, second, third = square.shape
         is_last = first == second != third and side % first == 0
         return Layout('channels_last' if is_last else 'map', side / (first if is_last else second))
-    # (N, L, C): L is a square and a few tokens more.
+    # Positions are a square and a few tokens more. Where that is so along both dimensions, nothing tells which.
+    grids = [layout for kind, count in (('tokens', square.shape[1]), ('tokens_last', square.shape[2]))
+             if (layout := _square_grid(kind, count, side)).kind != 'plain']  # type: ignore[arg-type]
+    return grids[0] if len(grids) == 1 else Layout('plain')
+
+
+def _square_grid(kind: Kind, tokens: int, side: int) -> Layout:
     for extra in range(_MAX_EXTRA + 1):
-        if square.shape[1] - extra > 1 and side % (math.isqrt(square.shape[1] - extra) or 1) == 0:
-            layout = _grid('tokens', square.shape[1], extra, side)
-            if layout.kind != 'plain':
-                return layout
+        rows = math.isqrt(max(tokens - extra, 0))
+        if rows > 1 and rows * rows == tokens - extra and side % rows == 0:
+            return Layout(kind, side / rows, extra)
     return Layout('plain')
 
 
-def _grid(kind: Kind, tokens: int, extra: int, side: int) -> Layout:
-    positions = tokens - extra
-    rows = math.isqrt(max(positions, 0))
-    if extra < 0 or rows == 0 or rows * rows != positions:
-        return Layout('plain')
-    return Layout(kind, side / rows, extra)
+def _find_grid(kind: Kind, tokens: int, tall_tokens: int, side: int) -> Layout:
+    """The grid that has so many positions on the square image, and so many on the one twice as high.
+
+    More extra tokens than networks are known to have are none: mmseg's Segmenter has one for each class, at the end.
+    """
+    found = []
+    for extra in range(_MAX_EXTRA + 1):
+        rows = math.isqrt(max(tokens - extra, 0))
+        if rows == 0 or rows * rows != tokens - extra or (tall_tokens - extra) % rows:
+            continue
+        strides = _strides(rows, (tall_tokens - extra) // rows, side)
+        if strides:
+            found.append(Layout(kind, strides[-1], extra))
+    return found[0] if len(found) == 1 else Layout('plain')
+
+
+def _strides(rows: int, tall_rows: int, side: int) -> list[float]:
+    """Strides that give so many rows, rounded up or down; the one that needs no rounding comes last."""
+    if side % rows == 0 and tall_rows == 2 * rows:
+        return [side / rows]
+    return [float(stride) for stride in range(1, side + 1) if any(
+        (round_(side / stride), round_(2 * side / stride)) == (rows, tall_rows) for round_ in (math.ceil, math.floor))]

@@ -75,6 +75,7 @@ class TapReader:
         self._returned: set[str] = set()
         self.draws = False
         self._bound: dict[str, list[int]] = {}
+        self._numbers: dict[str, int] = {}
 
     @property
     def calls(self) -> dict[str, int]:
@@ -125,7 +126,9 @@ class TapReader:
         self.taps, self._overwritten = taps, tapped.written_copies()
         self._returned = {tap.text for tap in taps if tapped.gives_any_of(tap.place, tensors_in(output))}
         self._expected_calls = {place: caught.calls for place, caught in tapped.caught.items()}
-        return [tapped.given(tap) for tap in taps]
+        places = [tapped.given(tap) for tap in taps]
+        self._numbers = {tap.text: len(given) for tap, given in zip(taps, places)}
+        return places
 
     def bind(self, text: str, positions: Sequence[int]) -> None:
         """Lets :meth:`read` take other tensors of a tap's place than the tap's own items.
@@ -174,6 +177,8 @@ class TapReader:
         tapped = _Pass(self.taps, self._overwritten, self._expected_calls)
         with self._intercepting(tapped):
             output = run()
+        self._check_all_ran(tapped)
+        self._check_numbers(tapped)
         return self._finish(tapped, size), output
 
     def read_until_complete(self, run: Callable[[], Any], wanted: Optional[Collection[str]] = None,
@@ -238,6 +243,15 @@ class TapReader:
                                'with_cp=True, so no loss on it could reach the weights. Tap the output of the entire '
                                'block instead.')
         return {tap.text: self._as_maps(tap.text, self._select(tap, tapped.given(tap)), size) for tap in tapped.taps}
+
+    def _check_numbers(self, tapped: '_Pass') -> None:
+        """Before items are selected: the first of one tensor and the first of two are not the same."""
+        for tap in tapped.taps:
+            given, known = len(tapped.given(tap)), self._numbers.get(tap.text)
+            if known is not None and given != known:
+                raise RuntimeError(f'{self.owner}: {tap.place.path!r} gave {known} feature(s) in the dry run and gives '
+                                   f'{given} now, so which of them {tap.text!r} means is not known. Name a module that '
+                                   'runs alike in both; tools/list_taps.py lists them.')
 
     def _select(self, tap: Tap, given: list[Tensor]) -> list[Tensor]:
         """The tensors of a tap: those that it is bound to in training, or its own items."""

@@ -34,6 +34,9 @@ from mmfeatdistill.zoo.configs import build_model, load_config, zoo_weights
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
+_CLASSIFIERS = ('fc.', 'head.', 'classifier.')
+"""Parts of a backbone that come after what it gives to others."""
+
 
 class Teacher:
     """A frozen network whose features the student mimics.
@@ -97,6 +100,7 @@ class Teacher:
         checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
         with config_key(key):
             cfg = network_config(Config(dict(model=model)) if loaded is None else loaded)
+        self._strict = strict
         is_loaded = strict and checkpoint not in (None, 'init_cfg')
         with config_key(key), skip_random_init() if is_loaded else nullcontext():
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
@@ -132,6 +136,7 @@ class Teacher:
                 raise ValueError(f"{tap!r} is in {owner}.{part}, of which nothing was loaded: checkpoint='init_cfg' "
                                  f'loads what the model names weights for, and it names none for {part!r}. Tap a part '
                                  'that has weights, give a checkpoint of all, or set strict=False to go on.')
+        self._check_leftovers(taps)
         self._reader = TapReader(self.model, taps, owner)
         reading, self._entry = probe(self.model, self._reader)
         self._probed = tuple(reading.inputs.shape)
@@ -210,6 +215,8 @@ class Teacher:
         if not self._looked:
             self._looked = True
             self._look(inputs, data_samples)
+        if isinstance(inputs, Tensor) and inputs.dim() > 4:
+            inputs = inputs.flatten(0, -4)  # images in groups, as mmdet's ReID has them
         with self._acceleration.queue(inputs):
             converted = self.convert(inputs, data_samples)
             try:
@@ -288,6 +295,22 @@ class Teacher:
             except ValueError as error:
                 raise ValueError(f"the teacher's {error} {how_to_state(key)}") from error
         return own.after(pipeline)
+
+    def _check_leftovers(self, taps: Sequence[str]) -> None:
+        """Whether tensors that the network lacks belong to what is tapped, which then computes something else."""
+        report = self.load_report
+        if report is None or not self._strict:
+            return
+        for tap in taps:
+            path = Tap.parse(tap).place.path
+            around = {path[:end] for end, letter in enumerate(f'{path}.') if letter == '.'}
+            for name in report.unexpected:
+                rest = name.removeprefix(f'{path}.')
+                is_inside = rest != name and not rest.startswith(_CLASSIFIERS)
+                if is_inside or name.rpartition('.')[0] in around:
+                    raise ConfigError(f'{self._key}.checkpoint: {name!r} is left over, which belongs to what {tap!r} '
+                                      f'gives in the network of the file ({report.source}), so this one computes '
+                                      'something else. Give the checkpoint of this very config, or set strict=False to go on.')
 
     def _look(self, inputs: Any, data_samples: Optional[Sequence[Any]]) -> None:
         """Looks at the first batch: its values may show that it is not what was concluded."""

@@ -96,9 +96,9 @@ def test_means_over_images_are_those_of_the_joined_batch(method):
     one, two = method
     together = [Step(mean(first.losses, second.losses), first.gradients)
                 for first, second in zip(two[0]['steps'], two[1]['steps'])]
-    for name, of_images in one.of_images.items():
+    for number, (name, of_images) in enumerate(one.of_images.items()):
         same = [close(of(f'{name}.', step.losses), of(f'{name}.', entire.losses))
-                and (close(*(of(f'distiller.{name}.', found.gradients) for found in (step, entire)))
+                and (close(*(of(f'distiller.{number}.', found.gradients) for found in (step, entire)))
                      or not of(f'{name}.', entire.losses))  # switched off, there are zeros in two processes only
                 for step, entire in zip(together, one.entire)]
         assert all(same) == of_images, f'{name}: does the list above know it?'

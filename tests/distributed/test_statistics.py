@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from tests.distributed.trainings import resumed_once
+from tests.distributed.trainings import OBJECTIVES, resumed_once
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +33,8 @@ def test_offsets_and_margins_are_those_of_one_process(two, alone):
         assert torch.allclose(two[0]['shown'][name].double(), value.double(), rtol=1e-4, atol=1e-6), name
     placed = [value for name, value in alone['shown'].items() if name.endswith(('bias', 'margins.0.value'))]
     assert len(placed) == 4 and all((value != 0).any() for value in placed)
-    assert not torch.allclose(*(alone['shown'][f'distiller.{name}.hashings.0.bias'] for name in ('median', 'some')))
+    assert not torch.allclose(*(alone['shown'][f'distiller.{list(OBJECTIVES).index(name)}.hashings.0.bias']
+                                for name in ('median', 'some')))
 
 
 def test_a_resumed_training_has_them_in_both_processes(two):

@@ -190,6 +190,21 @@ def test_boxes_of_another_encoding_are_refused():
         distiller(gfl, teacher(atss), dict(a=match('bbox_head')))
 
 
+def test_layers_of_heads_that_predict_boxes_in_another_encoding_are_refused():
+    """ATSS scales what its layer gives, which so is not what the head returns."""
+    def one_stage(name):
+        model = stock(name)
+        model.backbone.update(depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, init_cfg=None)
+        model.neck.update(in_channels=[8, 16, 32, 64], out_channels=64)
+        model.bbox_head.update(in_channels=64, feat_channels=64, num_classes=10, stacked_convs=1)
+        return model
+
+    retina, atss = (one_stage(f'mmdet::{name}_r50_fpn_1x_coco.py') for name in ('retinanet/retinanet', 'atss/atss'))
+    taps = dict(student='bbox_head.retina_reg:each', teacher='bbox_head.atss_reg:each')
+    with pytest.raises(ConfigError, match='36 and 4 channels: other classes, or boxes in another encoding'):
+        distiller(retina, teacher(atss), dict(a=dict(match(taps), connector=dict(type='Conv1x1'))))
+
+
 @pytest.mark.parametrize('option, tap, words', [
     (dict(efficient_conv_bn_eval='backbone'), 'backbone.layer4', "'backbone', which efficient_conv_bn_eval runs"),
     (dict(efficient_conv_bn_eval=['backbone']), 'backbone.layer1.0', 'tap .backbone. itself'),

@@ -7,6 +7,7 @@ import torch
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives.pairs import match_features
 from mmfeatdistill.taps.dry_run import probe
+from mmfeatdistill.taps.layout import find_layout, to_map
 from mmfeatdistill.taps.reader import TappedPass, TapReader
 from tests.faults.conftest import said
 from tests.helpers.models import (
@@ -171,3 +172,35 @@ def test_a_module_that_all_levels_share_is_said_to_run_several_times(log):
     assert paired(built) == [(32, 32)]
     every = distiller(model, teacher(model), dict(a=match(f'{shared}:each')))
     assert paired(every) == [(8, 8), (16, 16), (32, 32)]
+
+
+# --- grids that are found by two images ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize('square, tall, side, layout', [
+    ((1, 65, 32), (1, 129, 32), 128, ('tokens', 16, 1)),       # a class token
+    ((1, 69, 32), (1, 133, 32), 128, ('tokens', 16, 5)),       # and registers
+    ((1, 26, 8), (1, 51, 8), 64, ('tokens', 14, 1)),           # patches of 14 pixels, padded
+    ((1, 17, 8), (1, 37, 8), 64, ('tokens', 14, 1)),           # and not padded
+    ((1, 35, 8), (1, 51, 8), 64, ('plain', None, 0)),          # class tokens of a segmenter, at the end
+    ((1, 300, 256), (1, 300, 256), 64, ('plain', None, 0)),    # queries
+    ((1, 85, 256), (1, 169, 256), 64, ('plain', None, 0)),     # several levels in a row
+    ((1, 64, 16), (1, 64, 32), 64, ('tokens_last', 16, 0)),
+    ((1, 8, 4, 4), (1, 8, 8, 4), 64, ('map', 16, 0)), ((1, 4, 4, 8), (1, 8, 4, 8), 64, ('channels_last', 16, 0)),
+    ((1, 4, 4, 8), (1, 4, 4, 8), 64, ('map', None, 0))])       # pooled to one size
+def test_the_layout_that_two_images_show(square, tall, side, layout):
+    assert find_layout(torch.zeros(square), torch.zeros(tall), side) == layout
+
+
+@pytest.mark.parametrize('square, layout', [
+    ((1, 197, 192), ('tokens', 16, 1)), ((1, 64, 16), ('plain', None, 0)), ((1, 7, 7, 768), ('channels_last', 32, 0))])
+def test_one_image_shows_it_where_nothing_else_fits(square, layout):
+    """Of an MLP-Mixer's (N, C, L) both could be positions."""
+    side = 64 if square[1] == 64 else 224
+    assert find_layout(torch.zeros(square), None, side) == layout
+
+
+@pytest.mark.parametrize('size, grid', [((224, 224), (16, 16)), ((140, 70), (10, 5)), ((224, 322), (16, 23))])
+def test_patches_of_fourteen_pixels_are_laid_over_any_image(size, grid):
+    layout = find_layout(torch.zeros(1, 26, 8), torch.zeros(1, 51, 8), 64)
+    assert to_map(torch.zeros(2, grid[0] * grid[1] + 1, 8), layout, size).shape == (2, 8, *grid)

@@ -91,10 +91,10 @@ def _shrink(model):
                            norm_cfg=dict(type='GN', num_groups=4))
 
 
-@pytest.mark.parametrize('keys', ['backbone', 'neck', 'head', 'norm', 'conv', 'bn'])
+@pytest.mark.parametrize('keys', ['backbone', 'neck', 'head', 'norm', 'conv', 'bn', 'layers', 'token'])
 def test_options_of_the_students_parts_reach_no_connector(keys):
     objective = dict(match('backbone'), connector=dict(type='ConvBN'))
-    model = distiller(classifier(), teacher(classifier(16)), {'backbone': objective, 'head_match': objective})
+    model = distiller(classifier(), teacher(classifier(16)), {'backbone': objective, 'head_of_tokens': objective})
     wrapper = build_optim_wrapper(model, dict(
         optimizer=dict(type='SGD', lr=0.1), paramwise_cfg=dict(custom_keys={keys: dict(lr_mult=0.0)})))
     added = {id(parameter) for name, parameter in model.named_parameters() if name.startswith('distiller.')}
@@ -144,6 +144,16 @@ def test_students_of_branches_are_refused_for_what_they_are():
     model.detector.backbone.init_cfg = None
     with pytest.raises(ConfigError, match=r'^model\.student: SoftTeacher trains on several branches'):
         distiller(model, teacher(detector()), dict(a=match('backbone')))
+
+
+def test_images_in_groups_reach_the_teacher_one_by_one():
+    """As mmdet's ReID has them: its batch has five dimensions, and one group."""
+    def loss(self, inputs, data_samples):
+        return dict(loss=self.extract_feat(inputs[0])[0].mean())
+
+    model = distiller(student_with(loss=loss), teacher(classifier(16)), dict(a=match('backbone')))
+    losses = model(torch.randn(1, 3, 3, 64, 64), [], mode='loss')
+    assert losses['a.loss_0'].isfinite()
 
 
 def test_a_batch_of_views_is_not_blamed():

@@ -3,11 +3,12 @@ import pytest
 import torch
 
 from mmfeatdistill.checks.twin import check_twin
+from mmfeatdistill.distillers import feature_distiller
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.taps.dry_run import image_channels
 from mmfeatdistill.taps.dummy_batch import labeled_sample, library_of
 from tests.faults.conftest import said
-from tests.helpers.models import build, detector, distiller, match, stock, teacher
+from tests.helpers.models import build, detector, distiller, losses_of, match, segmentation_batch, stock, teacher
 
 
 def unloaded(model):
@@ -147,3 +148,11 @@ def test_the_training_pass_leaves_no_trace():
     assert model.training and all(module.training for module in model.student.modules())
     for name, value in alone.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_items_of_a_place_that_gives_more_in_training_are_not_taken_blindly(monkeypatch):
+    """Where the training pass could not be made, the first of one tensor and the first of two are told apart in step 1."""
+    monkeypatch.setattr(feature_distiller, 'check_training', lambda tapped, taps: None)
+    model = built(ddrnet(), 'backbone[0]', connector=dict(type='Conv1x1'))
+    with pytest.raises(RuntimeError, match=r"'backbone' gave 1 feature\(s\) in the dry run and gives 2 now"):
+        losses_of(model, segmentation_batch())

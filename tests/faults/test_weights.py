@@ -239,3 +239,19 @@ def test_a_distillation_stands_for_its_student(tmp_path, preprocessor):
                    made(model, preprocessor, file)):
         assert type(taught.model).__name__ == 'ImageClassifier' and taught.load_report.fits
         assert torch.equal(taught.model.backbone.conv1.weight, trained.student.backbone.conv1.weight)
+
+
+@pytest.mark.parametrize('left, tap, words', [
+    ('neck.downsample_convs.0.conv.weight', 'neck', "'neck.downsample_convs.0.conv.weight' is left over"),
+    ('backbone.absolute_pos_embed', 'backbone.layer4', "'backbone.absolute_pos_embed' is left over"),
+    ('backbone.fc.weight', 'backbone', None), ('mask_head.convs.0.weight', 'neck', None)])
+def test_what_is_left_over_of_what_is_tapped_is_no_fit(tmp_path, left, tap, words):
+    mentor = detector(16, 32)
+    torch.save({**build(mentor).state_dict(), left: torch.ones(4, 4)}, tmp_path / 'teacher.pth')
+    options = dict(model=mentor, checkpoint=str(tmp_path / 'teacher.pth'))
+    if words is None:
+        distiller(detector(), options, dict(a=match(tap)))
+        return
+    with pytest.raises(ConfigError, match=words):
+        distiller(detector(), options, dict(a=match(tap)))
+    distiller(detector(), dict(options, strict=False), dict(a=match(tap)))

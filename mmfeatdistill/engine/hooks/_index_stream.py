@@ -142,6 +142,8 @@ class EndlessBatches:
         except StopIteration:
             self._passes += 1
             indices.set_epoch(self._passes)
+            # Persistent workers go on counting batches where they were, which begin with the first of them again.
+            self._loader._iterator = None
             self._iterator = iter(self._loader)
             return next(self._iterator)
 
