@@ -310,7 +310,8 @@ class Teacher:
                 if is_inside or name.rpartition('.')[0] in around:
                     raise ConfigError(f'{self._key}.checkpoint: {name!r} is left over, which belongs to what {tap!r} '
                                       f'gives in the network of the file ({report.source}), so this one computes '
-                                      'something else. Give the checkpoint of this very config, or set strict=False to go on.')
+                                      'something else. Give the checkpoint of this very config, or set strict=False to '
+                                      'go on.')
 
     def _look(self, inputs: Any, data_samples: Optional[Sequence[Any]]) -> None:
         """Looks at the first batch: its values may show that it is not what was concluded."""

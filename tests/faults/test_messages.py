@@ -138,7 +138,7 @@ def test_versions_that_do_not_go_together(tmp_path, monkeypatch):
     monkeypatch.setattr('mmpretrain.__path__', [str(folder)])
     monkeypatch.setattr(metadata, 'packages_distributions', lambda: {})
     monkeypatch.setattr(metadata, 'version', lambda name: dict(transformers='5.0.0', mmpretrain='1.3.6')[name])
-    with pytest.raises(ConfigError, match=re.escape("model.student: mmpretrain 1.3.6 cannot be imported beside "
+    with pytest.raises(ConfigError, match=re.escape("model.student: mmpretrain 1.3.6 cannot be imported next to "
                                                     "transformers 5.0.0 (TypeError: NoneType takes no arguments): it "
                                                     "needs an earlier one; pip install 'transformers<5'.")):
         with config_key('model.student'):

@@ -151,7 +151,7 @@ def test_the_training_pass_leaves_no_trace():
 
 
 def test_items_of_a_place_that_gives_more_in_training_are_not_taken_blindly(monkeypatch):
-    """Where the training pass could not be made, the first of one tensor and the first of two are told apart in step 1."""
+    """Where no training pass could be made, the first of one tensor and the first of two are told apart in step 1."""
     monkeypatch.setattr(feature_distiller, 'check_training', lambda tapped, taps: None)
     model = built(ddrnet(), 'backbone[0]', connector=dict(type='Conv1x1'))
     with pytest.raises(RuntimeError, match=r"'backbone' gave 1 feature\(s\) in the dry run and gives 2 now"):
