@@ -118,7 +118,7 @@ class Objective(BaseModule):
             raise TypeError(f"taps: expected a list such as ['neck'], got {taps!r}.")
         if not taps:
             raise ValueError("taps: is empty; an objective needs at least one, such as ['neck'].")
-        if teacher is not None and (not isinstance(teacher, int) or isinstance(teacher, bool)):
+        if teacher is not None and not isinstance(teacher, int):
             raise TypeError(f'teacher: expected the position of a teacher (0, 1, ...), got {teacher!r}.')
         self.taps = [TapPair.parse(entry) for entry in taps]
         self.teacher = teacher

@@ -337,7 +337,7 @@ def test_losses_are_what_connector_and_loss_make_of_the_two_features():
     with torch.no_grad():
         (student,) = model.student.extract_feat(data['inputs'], stage='backbone')
         (target,) = model.teachers[0].model.extract_feat(data['inputs'], stage='backbone')
-        expected = 0.25 * (model.distiller['a'].connectors[0](student) - target).square().sum() / 2
+        expected = 0.25 * (model.objectives['a'].connectors[0](student) - target).square().sum() / 2
     torch.testing.assert_close(loss, expected)
 
 
