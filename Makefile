@@ -54,7 +54,7 @@ help:
 	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distill, compare"
 	@echo "make benchmark [SEEDS='1 2 3']                                              all digit configs, docs/benchmarks.md"
 	@echo "make docs                                                                   the documentation, docs/_build/html"
-	@echo "make test                                                                   checks and tests, about 8 minutes"
+	@echo "make test                                                                   checks and tests, about 10 minutes"
 	@echo "make test-slow                                                              the long tests, every config among them, half an hour"
 	@echo "make install                                                                what all of these begin with, in .venv, about 3 minutes"
 	@echo "make test-compiled, make test-slow-compiled, make install-compiled          with mmcv's operators compiled, in .venv-compiled"
