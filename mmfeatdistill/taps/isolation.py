@@ -1,7 +1,7 @@
 """Passes that leave no trace: modes, statistics of BatchNorm and random states as they were."""
 import random
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional
 
@@ -160,16 +160,8 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
         >>> norm.running_mean, norm.training
         (tensor([0.]), False)
     """
-    norms = _norms(model)
-    modes = [norm.training for norm in norms]
-    try:
-        for norm in norms:
-            norm.training = True
-        with untracked_statistics(model):
-            yield
-    finally:
-        for norm, mode in zip(norms, modes):
-            norm.training = mode
+    with _changed(_norms(model), 'training', True), untracked_statistics(model):
+        yield
 
 
 @contextmanager
@@ -187,16 +179,9 @@ def untracked_statistics(model: nn.Module) -> Iterator[None]:
         >>> norm.running_mean
         tensor([0.])
     """
-    norms = _norms(model)
-    tracking = [norm.track_running_stats for norm in norms]
-    try:
-        for norm in norms:
-            # In training mode, BatchNorm and SyncBatchNorm then hand no running statistics to their kernels.
-            norm.track_running_stats = False
+    # In training mode, BatchNorm and SyncBatchNorm then hand no running statistics to their kernels.
+    with _changed(_norms(model), 'track_running_stats', False):
         yield
-    finally:
-        for norm, tracks in zip(norms, tracking):
-            norm.track_running_stats = tracks
 
 
 @contextmanager
@@ -214,15 +199,21 @@ def running_statistics(model: nn.Module) -> Iterator[None]:
         >>> norm.training
         True
     """
-    norms = _norms(model)
-    modes = [norm.training for norm in norms]
+    with _changed(_norms(model), 'training', False):
+        yield
+
+
+@contextmanager
+def _changed(modules: Sequence[nn.Module], attribute: str, value: Any) -> Iterator[None]:
+    """Gives an attribute of some modules another value for a while."""
+    before = [getattr(module, attribute) for module in modules]
     try:
-        for norm in norms:
-            norm.training = False
+        for module in modules:
+            setattr(module, attribute, value)
         yield
     finally:
-        for norm, mode in zip(norms, modes):
-            norm.training = mode
+        for module, own in zip(modules, before):
+            setattr(module, attribute, own)
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:
