@@ -88,9 +88,8 @@ def test_the_librarys_own_command_needs_nothing_of_this_project(work_dir, tmp_pa
     command = str(Path(config_folder('mmpretrain')).parent / 'tools' / 'test.py')
     arguments = [command, str(release.checkpoint.with_suffix('.py')), str(release.checkpoint), '--work-dir',
                  str(tmp_path / 'test')]
-    code = ("import runpy, sys; sys.modules['mmfeatdistill'] = None; sys.argv.pop(0); "
-            "runpy.run_path(sys.argv[0], run_name='__main__')")
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *arguments], text=True, capture_output=True)
+    alone = str(CONFIGS.parent / 'tests' / 'helpers' / 'alone.py')
+    done = subprocess.run([sys.executable, '-W', 'ignore', alone, *arguments], text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-3000:]
     tested = json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())
     assert tested['accuracy/top1'] == release.metrics['accuracy/top1']

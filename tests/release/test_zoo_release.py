@@ -13,9 +13,7 @@ from tests.helpers.runs import CONFIGS
 from tests.helpers.zoo import make_data, tiny, untrained
 
 TOOLS = CONFIGS.parent / 'tools'
-ALONE = ("import runpy, sys; sys.modules['mmfeatdistill'] = None; sys.argv.pop(0); "
-         "runpy.run_path(sys.argv[0], run_name='__main__')")
-"""Runs a script where this project cannot be imported."""
+ALONE = CONFIGS.parent / 'tests' / 'helpers' / 'alone.py'
 
 
 def run(folder: Path, *command: object) -> str:
@@ -58,7 +56,7 @@ def test_from_data_to_a_published_student(tmp_path, make, library, metric):
     assert all(isinstance(value, torch.Tensor) for value in torch.load(checkpoint)['state_dict'].values())
 
     test = Path(config_folder(library)).parent / 'tools' / 'test.py'
-    run(tmp_path, '-c', ALONE, test, checkpoint.with_suffix('.py'), checkpoint, '--work-dir', 'test')
+    run(tmp_path, ALONE, test, checkpoint.with_suffix('.py'), checkpoint, '--work-dir', 'test')
     tested = json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())
     log = next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()
     logged = next(line for line in map(json.loads, reversed(log)) if metric in line)
