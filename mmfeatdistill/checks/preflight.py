@@ -104,8 +104,9 @@ def preflight(cfg: Config, images: int = 200) -> Preflight:
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     distiller = _build(cfg).to(get_device())
     checks = check_teachers(distiller, cfg, images)
-    rows = [_input_row('student', distiller.student, distiller.teachers[0].batch_space, '-')]
-    rows += [_input_row(check.key, teacher.model, teacher.space, 'no' if teacher.convert.is_identity else 'yes')
+    rows = [_input_row('student', distiller.student, distiller.teachers[0].input.batch_space, '-')]
+    rows += [_input_row(check.key, teacher.model, teacher.input.space,
+                        'no' if teacher.input.convert.is_identity else 'yes')
              for check, teacher in zip(checks, distiller.teachers)]
     compared = dict.fromkeys(tap for objective in distiller.objectives.values() for tap in objective.compared_taps)
     return Preflight(rows, list(_tap_rows(distiller)), checks, check_twin(distiller.student, list(compared)))

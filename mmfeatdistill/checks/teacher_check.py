@@ -161,7 +161,8 @@ class _Check:
             yield Finding('note', f'{counts}. That is fine, as features are matched; logits could not be.')
 
     def _input(self) -> Iterator[Finding]:
-        converted = 'is handed on as it is' if self._teacher.convert.is_identity else 'is converted for the teacher'
+        is_same = self._teacher.input.convert.is_identity
+        converted = 'is handed on as it is' if is_same else 'is converted for the teacher'
         yield Finding('ok', f"The student's normalized input {converted}.")
         yield from self._training_input()
 
@@ -188,7 +189,7 @@ class _Check:
     def _fed(self) -> torch.Tensor:
         """Some images of the training, as the teacher gets them."""
         inputs, samples = _some(self._cfg.train_dataloader, self._distiller.data_preprocessor, training=True)
-        return self._teacher.convert(inputs, samples)
+        return self._teacher.input.convert(inputs, samples)
 
     def _expected(self) -> torch.Tensor:
         """Some of the student's validation images, as the teacher's own pipeline and data preprocessor make them."""
@@ -207,7 +208,7 @@ class _Check:
         library, wanted = (cfg.get('default_scope') for cfg in (self._own, self._cfg))
         if None not in (library, wanted) and library != wanted:
             return f'it is of {library}, and the evaluator of {wanted}'
-        if self._teacher.is_input_stated:
+        if self._teacher.input.is_stated:
             return f'{self._key}.input is stated, and its own data preprocessor, which prediction takes, is not it'
         with config_key('val_dataloader'):
             data = ValidationData(self._dataloader(), self._cfg.val_evaluator, images)
@@ -247,7 +248,7 @@ class _Check:
     def _normalized_before(self) -> InputSpace:
         """What the student's validation pipeline makes of images for a teacher that normalizes them itself."""
         has_pipeline = 'pipeline' in _innermost((self._own.get('val_dataloader') or {}).get('dataset', {}))
-        if has_pipeline or not self._teacher.has_own_input:
+        if has_pipeline or not self._teacher.input.is_own:
             return RAW
         with config_key('val_dataloader.dataset'):
             return pipeline_space(self._cfg.val_dataloader.get('dataset'))

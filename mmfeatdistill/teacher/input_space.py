@@ -55,7 +55,7 @@ class InputSpace(NamedTuple):
             raise ValueError(f'{type(preprocessor).__name__} has no mean and std, and fails on a plain image, so what '
                              'it makes of pixels is unknown.')
         if said is None or (seen is not None and not _agree(said, seen)):
-            assert seen is not None
+            assert seen is not None, 'one of the two is there'
             said = cls(*(value.float().double() for value in seen[:2]), *seen[2:])
         padding = _first(preprocessor, ('pad_val', 'pad_value'), 0)  # mmseg's, the others'
         return said._replace(pad_value=float(padding),

@@ -2,7 +2,6 @@
 import copy
 import inspect
 import logging
-import os.path as osp
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -13,29 +12,20 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
-from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
-from mmfeatdistill.checkpoints.load_fit import explain_load
-from mmfeatdistill.checkpoints.safe_load import reading_safely
 from mmfeatdistill.distill_config import network_config, teacher_options
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
 from mmfeatdistill.taps.isolation import batch_statistics, eval_isolated, random_state_aside
 from mmfeatdistill.taps.reader import TappedPass, TapReader
-from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.taps.tracing import tensors_in
 from mmfeatdistill.teacher.acceleration import Acceleration
 from mmfeatdistill.teacher.image_sizes import fitting_sides
-from mmfeatdistill.teacher.initialization import init_unset_parameters, skip_random_init
-from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace, disagreement
-from mmfeatdistill.teacher.input_space import RAW, how_to_state, pipeline_space
-from mmfeatdistill.zoo.configs import build_model, load_config, zoo_weights
-
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
-_CLASSIFIERS = ('fc.', 'head.', 'classifier.')
-"""Parts of a backbone that come after what it gives to others."""
+from mmfeatdistill.teacher.initialization import skip_random_init
+from mmfeatdistill.teacher.input_space import pipeline_space
+from mmfeatdistill.teacher.teacher_input import TeacherInput
+from mmfeatdistill.teacher.weights import TeacherWeights, resolve_checkpoint
+from mmfeatdistill.zoo.configs import build_model, load_config
 
 
 class Teacher:
@@ -73,8 +63,7 @@ class Teacher:
         model (nn.Module): The network.
         weights_only (bool): Whether the checkpoint is read as data alone.
         load_report (LoadReport, optional): How the checkpoint fitted.
-        batch_space (InputSpace): What the student's batches are.
-        is_input_stated (bool): Whether ``input`` was given.
+        input (TeacherInput): What images it takes, and what is made of the student's for it.
 
     Raises:
         ConfigError: Neither or both of ``config`` and ``model``, no such config, no checkpoint stated, or
@@ -97,22 +86,16 @@ class Teacher:
         if config is not None:
             with config_key(f'{key}.config'):
                 loaded = load_config(config)
-        checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
+        weights = TeacherWeights(resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint'), strict,
+                                 weights_only, f'{key}.checkpoint')
         with config_key(key):
             cfg = network_config(Config(dict(model=model)) if loaded is None else loaded)
-        self._strict = strict
-        is_loaded = strict and checkpoint not in (None, 'init_cfg')
-        with config_key(key), skip_random_init() if is_loaded else nullcontext():
+        with config_key(key), skip_random_init() if weights.set_all else nullcontext():
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
-        self._random: Collection[str] = ()  # children without weights
-        self._looked = False  # at the first batch
-        self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint', cfg.model)
+        self._weights = weights
+        self.load_report = weights.load(self.model, cfg.model)
         self._freeze()
-        self._student_preprocessor = student_preprocessor
-        self._student_input = student_input
-        self.is_input_stated = input is not None
-        self._space = self._find_space(cfg, input)
-        self.follow_pipeline(RAW)
+        self.input = TeacherInput(self.model, cfg, input, student_preprocessor, student_input, key)
         self._reader: Optional[TapReader] = None
         self._entry: Entry = 'extract_feat'
         self._probed: tuple[int, ...] = ()
@@ -131,12 +114,7 @@ class Teacher:
         Raises:
             ValueError: A tap does not exist or cannot be reached.
         """
-        for tap in taps if self._random else ():
-            if (part := Tap.parse(tap).place.path.partition('.')[0]) in self._random:
-                raise ValueError(f"{tap!r} is in {owner}.{part}, of which nothing was loaded: checkpoint='init_cfg' "
-                                 f'loads what the model names weights for, and it names none for {part!r}. Tap a part '
-                                 'that has weights, give a checkpoint of all, or set strict=False to go on.')
-        self._check_leftovers(taps)
+        self._weights.check_taps(taps, owner)
         self._reader = TapReader(self.model, taps, owner)
         reading, self._entry = probe(self.model, self._reader)
         self._probed = tuple(reading.inputs.shape)
@@ -212,13 +190,11 @@ class Teacher:
             ConfigError: An option of ``acceleration`` that this device does not have.
             RuntimeError: The network fails on this batch, though it did not in the dry run; the cause is chained.
         """
-        if not self._looked:
-            self._looked = True
-            self._look(inputs, data_samples)
+        self.input.look_once(inputs, data_samples)
         if isinstance(inputs, Tensor) and inputs.dim() > 4:
             inputs = inputs.flatten(0, -4)  # images in groups, as mmdet's ReID has them
         with self._acceleration.queue(inputs):
-            converted = self.convert(inputs, data_samples)
+            converted = self.input.convert(inputs, data_samples)
             try:
                 return self._read(converted, data_samples, wanted)
             except torch.cuda.OutOfMemoryError:
@@ -242,88 +218,6 @@ class Teacher:
         self._acceleration.join(tensors_in((reading.features, reading.inputs)))
         return reading
 
-    def follow_pipeline(self, space: InputSpace) -> None:
-        """Converts from what the student's pipeline and its data preprocessor make of pixels together.
-
-        Args:
-            space (InputSpace): What the pipeline makes of them (see
-                :func:`mmfeatdistill.teacher.input_space.pipeline_space`); without effect where ``student_input`` is
-                stated.
-
-        Raises:
-            ConfigError: What the student's data preprocessor does is unknown.
-        """
-        key = f'{self._key}.student_input'
-        with config_key(key):
-            try:
-                own = InputSpace.of(self._student_preprocessor)
-            except ValueError as error:
-                if self._student_input is None and self._space is not None:
-                    raise ValueError(f"the student's {error} {how_to_state(key)}") from error
-                own = RAW
-            stated = self._student_input
-            self.batch_space = own.after(space) if stated is None else InputSpace.stated(stated, own)
-        # Where the teacher has no input space of its own it takes whatever the student takes.
-        convert = InputConversion(self.batch_space, self.space)
-        parameter = next(self.model.parameters(), convert.scale)
-        self.convert = convert.to(parameter.device, parameter.dtype)
-
-    @property
-    def space(self) -> InputSpace:
-        """What the network takes."""
-        return self._space or self.batch_space
-
-    @property
-    def has_own_input(self) -> bool:
-        """Whether its own config, or ``input``, tells what it takes; otherwise it takes what the student does."""
-        return self._space is not None
-
-    def _find_space(self, cfg: Config, stated: Optional[dict]) -> Optional[InputSpace]:
-        """What the network takes; None where its config does not say it, and it takes what the student does."""
-        key = f'{self._key}.input'
-        has_own = 'data_preprocessor' in cfg or 'data_preprocessor' in cfg.model
-        with config_key(key):
-            if stated is not None:
-                return InputSpace.stated(stated, RAW)
-            try:
-                pipeline = pipeline_space(next((cfg[name].get('dataset') for name in _LOADERS if cfg.get(name)), None))
-                if not has_own:
-                    return None if pipeline.is_raw else pipeline
-                own = InputSpace.of(self.model.data_preprocessor)
-                if not pipeline.is_raw and not own.is_raw:
-                    raise ValueError(f'its pipeline and its data preprocessor both normalize ({pipeline}, and {own}).')
-            except ValueError as error:
-                raise ValueError(f"the teacher's {error} {how_to_state(key)}") from error
-        return own.after(pipeline)
-
-    def _check_leftovers(self, taps: Sequence[str]) -> None:
-        """Whether tensors that the network lacks belong to what is tapped, which then computes something else."""
-        report = self.load_report
-        if report is None or not self._strict:
-            return
-        for tap in taps:
-            path = Tap.parse(tap).place.path
-            around = {path[:end] for end, letter in enumerate(f'{path}.') if letter == '.'}
-            for name in report.unexpected:
-                rest = name.removeprefix(f'{path}.')
-                is_inside = rest != name and not rest.startswith(_CLASSIFIERS)
-                if is_inside or name.rpartition('.')[0] in around:
-                    raise ConfigError(f'{self._key}.checkpoint: {name!r} is left over, which belongs to what {tap!r} '
-                                      f'gives in the network of the file ({report.source}), so this one computes '
-                                      'something else. Give the checkpoint of this very config, or set strict=False to '
-                                      'go on.')
-
-    def _look(self, inputs: Any, data_samples: Optional[Sequence[Any]]) -> None:
-        """Looks at the first batch: its values may show that it is not what was concluded."""
-        if self._space is None or not isinstance(inputs, Tensor) or inputs.is_meta:
-            return
-        found = disagreement(inputs, data_samples, self.batch_space)
-        if found is not None:
-            raise ConfigError(
-                f"{self._key}: the student's batches seem to have {self.batch_space}, by which the first one has "
-                f'values {found}. Perhaps its pipeline normalizes too, out of sight here. '
-                f"{how_to_state(f'{self._key}.student_input')}")
-
     def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
               wanted: Optional[Collection[str]] = None) -> TappedPass:
         """Reads a batch of its own input space."""
@@ -343,7 +237,7 @@ class Teacher:
         """
         if not self._is_shared:
             self.model._apply(function)
-            self.convert._apply(function)
+            self.input.convert._apply(function)
             self._freeze()  # anew: what LeViT, for one, has prepared for eval mode is no buffer
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
@@ -351,37 +245,6 @@ class Teacher:
         shared = copy.copy(self)
         shared._is_shared = True
         return shared
-
-    def _load(self, checkpoint: Optional[str], strict: bool, key: str, cfg: Mapping) -> Optional[LoadReport]:
-        if checkpoint is None:
-            print_log(f'{key} is None: the teacher has random weights, and nothing can be learned from it.',
-                      logger='current', level=logging.WARNING)
-            init_unset_parameters(self.model)
-            return None
-        if checkpoint == 'init_cfg':
-            with config_key(key), reading_safely(self.weights_only):
-                report, partly, unloaded = load_init_cfg(self.model, cfg)
-            if not report.matched:
-                raise ConfigError(f"{key}: is 'init_cfg', but nothing in the model names weights that could be loaded, "
-                                  "by an init_cfg of type 'Pretrained' or by pretrained=True. Give a path, a URL or "
-                                  "'zoo', or None for a random teacher.")
-            if strict and partly:
-                raise ConfigError(f"{key}: what init_cfg names fits {', '.join(map(repr, partly))} in part only. "
-                                  f'{report}. Give weights of this very network, or set strict=False to go on.')
-            self._random = unloaded if strict else ()
-            complete = report.complete
-        else:
-            if not strict:
-                init_unset_parameters(self.model)  # which it may lack
-            with config_key(key):
-                report = load_checkpoint(self.model, checkpoint, self.weights_only)
-            if strict and not report.fits:
-                raise ConfigError(' '.join([
-                    f'{key}: does not fit the teacher. {report}.', *explain_load(report), 'Give the checkpoint of this '
-                    'very config, or set strict=False to go on with what fits.']))
-            complete = report.fits and not report.unexpected
-        print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
-        return report
 
     def _freeze(self) -> None:
         self.model.requires_grad_(False)
@@ -432,21 +295,7 @@ def follow_pipelines(teachers: Sequence[Teacher], cfg: Mapping) -> None:
     with config_key('train_dataloader.dataset'):
         space = pipeline_space((cfg.get('train_dataloader') or {}).get('dataset'))
     for teacher in teachers:
-        teacher.follow_pipeline(space)
-
-
-def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],
-                        key: str) -> Optional[str]:
-    if checkpoint == 'auto':
-        if config is None or osp.isfile(str(name)):
-            raise ConfigError(f'{key}: is missing; give a path, a URL, or None for a random teacher.')
-        checkpoint = 'zoo'
-    if checkpoint == 'zoo':
-        with config_key(key):
-            return zoo_weights(config.filename if config is not None else 'model', name or '')
-    if checkpoint is not None and not isinstance(checkpoint, str):
-        raise ConfigError(f'{key}: expected a path, a URL, \'zoo\', \'init_cfg\' or None, got {checkpoint!r}.')
-    return checkpoint
+        teacher.input.follow_pipeline(space)
 
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
