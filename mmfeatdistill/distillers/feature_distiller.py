@@ -20,6 +20,7 @@ from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
 from mmfeatdistill.taps.training_run import TapDiffersInTraining, check_training
+from mmfeatdistill.taps.uncompiled import uncompiled
 from mmfeatdistill.teacher.teacher import build_teachers
 
 _IDLE = 'distiller.idle'
@@ -80,7 +81,7 @@ class FeatureDistiller(BaseModel):
             self.add_module(ADDED, _Objectives(built))
 
     # What distillation adds runs as it is; torch.compile goes on to the student.
-    @torch.compiler.disable(recursive=False)
+    @uncompiled(recursive=False)
     def forward(self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor',
                 **kwargs: Any) -> Any:
         """Runs the student, and in ``mode='loss'`` the objectives that are on.
@@ -228,7 +229,7 @@ class FeatureDistiller(BaseModel):
         self.student._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         state_dict.update(added)
 
-    @torch.compiler.disable
+    @uncompiled(recursive=True)
     def _add_losses(self, losses: dict[str, Any], active: Mapping[str, Objective], student: TappedPass,
                     started: Mapping[int, TappedPass]) -> None:
         """Adds the losses of the objectives to the student's own."""
@@ -240,7 +241,7 @@ class FeatureDistiller(BaseModel):
             for key, value in added.items():
                 losses[f'{name}.{key}'] = value * (objective.weight * objective.factors.get(key, 1.0))
 
-    @torch.compiler.disable
+    @uncompiled(recursive=True)
     def _start_teachers(self, objectives: Mapping[str, Objective], inputs: Tensor,
                         data_samples: Optional[list]) -> dict[int, TappedPass]:
         """Starts each teacher once, for all objectives that read it; the readings by teacher."""

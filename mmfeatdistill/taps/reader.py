@@ -13,6 +13,7 @@ from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.taps.layout import Layout, to_map
 from mmfeatdistill.taps.tap import Place, Tap, TapsNotReached
 from mmfeatdistill.taps.tracing import tensors_in, trace
+from mmfeatdistill.taps.uncompiled import uncompiled
 
 Features = dict[str, list[Tensor]]
 """The tensors that each tap gave, by the tap's text."""
@@ -158,7 +159,7 @@ class TapReader:
         return {place.path: (caught.tensors, caught.calls)
                 for place, caught in tapped.caught.items() if caught.tensors}, failure
 
-    @torch.compiler.disable(recursive=False)
+    @uncompiled(recursive=False)
     def read(self, run: Callable[[], Any], size: Optional[Sequence[int]] = None) -> tuple[Features, Any]:
         """Runs an entire pass and reads the taps on the way.
 
@@ -228,7 +229,7 @@ class TapReader:
                 if replaced is not None:
                     module.forward = replaced
 
-    @torch.compiler.disable
+    @uncompiled(recursive=True)
     def _finish(self, tapped: '_Pass', size: Optional[Sequence[int]]) -> Features:
         self._check_all_ran(tapped)
         stale = [place.path for place, caught in tapped.caught.items() if caught.is_stale()]
@@ -345,7 +346,7 @@ class _Pass:
         self._stops = stops
         self._copies: Optional[dict[Place, list[Tensor]]] = {} if keeps_copies else None
 
-    @torch.compiler.disable
+    @uncompiled(recursive=True)
     def note(self, place: Place, value: Any) -> Any:
         """Notes what a place gives, and returns what the pass goes on with: the same, or a copy.
 
@@ -404,7 +405,7 @@ class _Caught:
                 or (self._before is not None and self._before.is_stale()))
 
 
-@torch.compiler.disable(recursive=False)
+@uncompiled(recursive=False)
 def _forward(original: Callable, path: str, tapped: _Pass, *args: Any, **kwargs: Any) -> Any:
     """The forward of a tapped module while reading."""
     args, kwargs = tapped.note(Place(path, True), (args, kwargs))
