@@ -13,7 +13,7 @@ from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.taps.layout import Layout, to_map
 from mmfeatdistill.taps.tap import Place, Tap, TapsNotReached
 from mmfeatdistill.taps.tracing import tensors_in, trace
-from mmfeatdistill.taps.uncompiled import uncompiled
+from mmfeatdistill.taps.uncompiled import leave_uncompiled, uncompiled
 
 Features = dict[str, list[Tensor]]
 """The tensors that each tap gave, by the tap's text."""
@@ -64,6 +64,7 @@ class TapReader:
     """
 
     def __init__(self, model: nn.Module, taps: Sequence[str], owner: str) -> None:
+        leave_uncompiled()
         self.model = model
         self.owner = owner
         self.taps = self._written = [Tap.parse(text) for text in dict.fromkeys(taps)]
@@ -220,7 +221,7 @@ class TapReader:
                 # Looked up by name each time: conversions such as SyncBN replace modules.
                 module = self.model.get_submodule(path)
                 restore.append((module, vars(module).get('forward')))
-                module.forward = partial(_forward, module.forward, path, tapped)
+                module.forward = partial(tapped.run, module.forward, path)
             yield
         finally:
             # Backwards: a module that is known by two names was replaced twice.
@@ -346,6 +347,12 @@ class _Pass:
         self._stops = stops
         self._copies: Optional[dict[Place, list[Tensor]]] = {} if keeps_copies else None
 
+    @uncompiled(recursive=False)
+    def run(self, forward: Callable, path: str, *args: Any, **kwargs: Any) -> Any:
+        """The forward of a tapped module while reading."""
+        args, kwargs = self.note(Place(path, True), (args, kwargs))
+        return self.note(Place(path, False), forward(*args, **kwargs))
+
     @uncompiled(recursive=True)
     def note(self, place: Place, value: Any) -> Any:
         """Notes what a place gives, and returns what the pass goes on with: the same, or a copy.
@@ -403,13 +410,6 @@ class _Caught:
         """Whether something wrote into one of the tensors since."""
         return ([tensor._version for tensor in self.tensors] != self._versions
                 or (self._before is not None and self._before.is_stale()))
-
-
-@uncompiled(recursive=False)
-def _forward(original: Callable, path: str, tapped: _Pass, *args: Any, **kwargs: Any) -> Any:
-    """The forward of a tapped module while reading."""
-    args, kwargs = tapped.note(Place(path, True), (args, kwargs))
-    return tapped.note(Place(path, False), original(*args, **kwargs))
 
 
 def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:

@@ -1,44 +1,54 @@
-"""Keeping functions out of ``torch.compile`` without importing the compiler, which takes longer than all else here."""
-import sys
+"""Keeping methods out of ``torch.compile`` without importing the compiler together with this package."""
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Optional, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
 F = TypeVar('F', bound=Callable)
 
+_PUT_OFF: list[tuple[type, str, bool]] = []
+
+
+class _Uncompiled:
+    """What stands in the body of a class until its name is known."""
+
+    def __init__(self, function: Callable, recursive: bool) -> None:
+        self._function = function
+        self._recursive = recursive
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        setattr(owner, name, self._function)
+        _PUT_OFF.append((owner, name, self._recursive))
+
 
 def uncompiled(recursive: bool) -> Callable[[F], F]:
-    """``torch.compiler.disable``, put off to the first call that finds the compiler imported.
+    """``torch.compiler.disable`` for a method, put off to :func:`leave_uncompiled`.
 
     Args:
-        recursive (bool): Whether what the function calls stays uncompiled, too.
+        recursive (bool): Whether what the method calls stays uncompiled, too.
 
     Returns:
         Callable: A decorator.
 
     Examples:
-        >>> @uncompiled(recursive=True)
-        ... def double(value):
-        ...     return 2 * value
-        >>> double(2)
+        >>> class Doubling:
+        ...     @uncompiled(recursive=True)
+        ...     def double(self, value):
+        ...         return 2 * value
+        >>> leave_uncompiled()
+        >>> Doubling().double(2)
         4
     """
-    def decorate(function: F) -> F:
-        disabled: Optional[Callable] = None
+    return lambda function: cast(F, _Uncompiled(function, recursive))
 
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal disabled
-            if disabled is None:
-                if 'torch._dynamo' not in sys.modules:
-                    return function(*args, **kwargs)
-                disabled = torch.compiler.disable(function, recursive=recursive)
-            return disabled(*args, **kwargs)
 
-        # By this a graph ends at the call already.
-        call._torchdynamo_disable = True  # type: ignore[attr-defined]
-        return call  # type: ignore[return-value]
+def leave_uncompiled() -> None:
+    """Excludes what was put off.
 
-    return decorate
+    It imports the compiler, as the first optimizer does, which takes ten times as long as importing this package; so
+    it is called when something is built that may be compiled, and not by command lines that only read configs.
+    """
+    while _PUT_OFF:
+        owner, name, recursive = _PUT_OFF.pop()
+        method: Any = torch.compiler.disable(vars(owner)[name], recursive=recursive)
+        setattr(owner, name, method)

@@ -335,8 +335,10 @@ def test_the_convolutions_of_the_student_run_compiled_with_the_same_losses(uncom
 def test_a_compiled_training_compiles_at_its_start_only_and_is_resumed_bit_for_bit(
         uncompiled, in_digits, tmp_path, task):
     GraphsHook.seen.clear()
-    straight, resumed = straight_and_resumed(
-        partial(config, tmp_path, task, hooks=(dict(type='GraphsHook'),), compile=dict(backend='eager')), crash_at=6)
+    # Without names of files: torch 2.14 compiles mmseg's data preprocessor, also alone, anew for each of them.
+    packed = {'train_dataloader.dataset.pipeline.2.meta_keys': ('img_shape', 'ori_shape')} if task == 'pspnet' else {}
+    straight, resumed = straight_and_resumed(partial(
+        config, tmp_path, task, hooks=(dict(type='GraphsHook'),), compile=dict(backend='eager'), **packed), crash_at=6)
     assert GraphsHook.seen[0] > 5 and GraphsHook.seen[2] == GraphsHook.seen[7]
     assert same_tensors(straight.model.state_dict(), resumed.model.state_dict())
     torch.testing.assert_close(dict(straight.model.state_dict()), without_options(tmp_path, task), rtol=1e-3, atol=1e-3)
