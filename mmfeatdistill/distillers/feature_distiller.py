@@ -196,6 +196,14 @@ class FeatureDistiller(BaseModel):
         else:
             setattr(self.student, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        """What was set on the student is deleted there."""
+        is_own = name in self.__dict__ or hasattr(type(self), name) or 'student' not in self.__dict__
+        if is_own:
+            super().__delattr__(name)
+        else:
+            delattr(self.student, name)
+
     def to(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
         """Moves the student as it moves itself, and the teachers with it."""
         return self._as_student('to', *args, **kwargs)
