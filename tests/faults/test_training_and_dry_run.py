@@ -8,6 +8,7 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.taps.dry_run import image_channels
 from mmfeatdistill.taps.dummy_batch import labeled_sample, library_of
 from mmfeatdistill.taps.reader import TapReader
+from mmfeatdistill.taps.training_run import _difference
 from tests.faults.conftest import said
 from tests.helpers.models import (
     build,
@@ -223,3 +224,9 @@ def test_a_training_pass_that_was_cut_short_unlearns_no_calls():
 
     reader.probe_places(fail)
     assert reader.calls == {'0': 2} and isinstance(reader.failure, RuntimeError)
+
+
+@pytest.mark.parametrize('after, are_queries', [((2, 240, 16), True), ((2, 40, 32), False), ((2, 8, 4, 4), False)])
+def test_only_more_rows_of_one_width_are_called_queries(after, are_queries):
+    message = _difference([torch.zeros(1, 40, 16)], [torch.zeros(after)])
+    assert ('queries' in message) == are_queries and 'when it trains' in message
