@@ -197,6 +197,14 @@ class FeatureDistiller(BaseModel):
         else:
             setattr(self.student, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        """What was set on the student is deleted there."""
+        is_own = name in self.__dict__ or hasattr(type(self), name) or 'student' not in self.__dict__
+        if is_own:
+            super().__delattr__(name)
+        else:
+            delattr(self.student, name)
+
     def to(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
         """Moves the student as it moves itself, and the teachers with it."""
         return self._as_student('to', *args, **kwargs)
@@ -301,11 +309,9 @@ class FeatureDistiller(BaseModel):
             dead = [tap for tap in taps if not any(tensor.requires_grad for tensor in features[tap])]
             if not dead:
                 continue
-            message = (f'model.objectives.{name}.taps: no gradient reaches the student through '
-                       f'{", ".join(map(repr, dead))}, as the student is frozen up to there')
             if len(dead) == len(taps):
-                raise RuntimeError(f'{message}. Tap a later place, or remove the objective.')
-            print_log(f'{message}.', logger='current', level=logging.WARNING)
+                raise RuntimeError(_frozen(name, dead))
+            print_log(_frozen(name, dead), logger='current', level=logging.WARNING)
 
     def _keep_idle_parameters(self, losses: dict[str, Any]) -> None:
         """Keeps parameters of switched-off objectives in the graph: DDP waits for the gradient of each.
@@ -347,6 +353,15 @@ def _check_training(student: TappedPass, objectives: Mapping[str, Objective]) ->
         check_training(student, taps)
     except TapDiffersInTraining as error:
         raise ConfigError(f'model.objectives.{taps[error.tap]}.taps: {error}') from None
+    for name, objective in objectives.items():
+        frozen = [text for text in objective.compared_taps if text in student.reader.frozen]
+        if frozen and len(frozen) == len(objective.compared_taps):
+            raise ConfigError(_frozen(name, frozen))
+
+
+def _frozen(name: str, taps: Sequence[str]) -> str:
+    return (f'model.objectives.{name}.taps: no gradient reaches the student through {", ".join(map(repr, taps))}, as '
+            'the student is frozen up to there. Tap a later place, or remove the objective.')
 
 
 def _dry_run(attach: Callable[[Sequence[str]], TappedPass], taps: Mapping[str, Sequence[str]]) -> TappedPass:

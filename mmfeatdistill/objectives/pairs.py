@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, Optional
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -143,14 +144,15 @@ def build_connectors(cfg: Optional[dict], pairs: Sequence[FeaturePair], student:
 
 
 def _log_repeated(key: str, features: Sequence[tuple[Tensor, Tensor]], pairs: Sequence[FeaturePair]) -> None:
-    """Says where two taps are names of one tensor on both sides, whose weight then counts twice."""
-    seen: dict[tuple, FeaturePair] = {}
-    for both, pair in zip(features, pairs):
-        same = tuple((feature.data_ptr(), feature.shape) for feature in both)
-        if same in seen and all(feature.numel() for feature in both):
-            print_log(f'{key}: {pair.student} is the same tensor as {seen[same].student}, so its loss counts twice.',
+    """Says where two taps are names of one tensor on both sides, whose weight then counts twice.
+
+    By their values, as the dry run goes on with copies of what it reads; those of one value only show nothing.
+    """
+    shown = [(both, pair) for both, pair in zip(features, pairs) if all(f.numel() and f.min() < f.max() for f in both)]
+    for (both, pair), (others, earlier) in ((later, first) for end, later in enumerate(shown) for first in shown[:end]):
+        if pair.teacher_index == earlier.teacher_index and all(map(torch.equal, both, others)):
+            print_log(f'{key}: {pair.student} is the same tensor as {earlier.student}, so its loss counts twice.',
                       logger='current', level=logging.WARNING)
-        seen.setdefault(same, pair)
 
 
 def _log_calls(key: str, owner: str, tapped: TappedPass, taps: Collection[str]) -> None:

@@ -86,7 +86,7 @@ def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any)
 def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
     """Runs a model on small images to find the shapes and layouts of its tapped features.
 
-    One image is square. Another, twice as high, shows which dimensions are positions (see
+    One image is square. Two others, twice as high, show which dimensions are positions (see
     :func:`mmfeatdistill.taps.layout.find_layout`); the reader turns features into maps from then on. The model is left
     as it was: it runs in eval mode without gradient, statistics and random states do not change.
 
@@ -99,7 +99,7 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
         where that is enough for the taps of backbones and necks.
 
     Raises:
-        ValueError: No entry reaches all the taps, or a tap selects nothing.
+        ValueError: No entry reaches all the taps, a tap selects nothing, or it is reached with a single image only.
     """
     entries: list[Entry] = ['extract_feat', 'tensor']
     if any(tap.place.path.partition('.')[0] not in _EXTRACTORS for tap in reader.taps):
@@ -132,13 +132,39 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
 
 
 def _tall_features(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int) -> Features:
-    """The features of an image twice as high as wide; none where the network takes one size only."""
-    inputs, data_samples = _dummy_batch(model, channels, 2 * side, side)
-    try:
-        with eval_isolated(model):
-            return reader.read_until_complete(_runner(model, entry, inputs, data_samples))
-    except Exception:  # noqa: BLE001 - each network refuses a size in its own way
-        return {}
+    """The features of two images twice as high as wide; none where the network takes one size only.
+
+    Raises:
+        ValueError: The network takes a batch of one such image only.
+    """
+    failure = None
+    for count in (2, 1):
+        inputs, data_samples = _dummy_batch(model, channels, 2 * side, side, count)
+        try:
+            with eval_isolated(model):
+                features = reader.read_until_complete(_runner(model, entry, inputs, data_samples))
+        except Exception as error:  # noqa: BLE001 - each network refuses a size in its own way
+            failure = failure or error
+            continue
+        if failure is not None:
+            raise ValueError(_one_image_only(model, reader, entry, channels, side, failure)) from failure
+        return features
+    return {}
+
+
+def _one_image_only(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int,
+                    failure: Exception) -> str:
+    """What to say of taps that are reached with a batch of one image only, and which are reached with more."""
+    inputs, data_samples = _dummy_batch(model, channels, side, side, 2)
+    survey = TapReader(model, [name for name, _ in model.named_modules() if name], owner=reader.owner)
+    with eval_isolated(model):
+        ran, _ = survey.survey(_runner(model, entry, inputs, data_samples))
+    parts = [name for name in ran if '.' not in name]
+    texts = ', '.join(repr(tap.text) for tap in reader.taps)
+    where = f'; tap a place before, such as {parts[-1]!r}' if parts else ''
+    reason = ': '.join(filter(None, (type(failure).__name__, str(failure))))
+    return (f'{reader.owner}: it takes no batch of two images as far as {texts} when it predicts, as a teacher does '
+            f'({reason}), only one image alone{where}.')
 
 
 def _layouts(square: Features, tall: Features, side: int) -> dict[str, list[Layout]]:
@@ -188,7 +214,8 @@ def _runner(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -
     return lambda: run_entry(model, entry, inputs, data_samples)
 
 
-def _dummy_batch(model: nn.Module, channels: int, height: int, width: int) -> tuple[Tensor, list[BaseDataElement]]:
-    """A batch of one image, and what detectors ask of it."""
-    like = next(model.parameters(), None)
-    return dummy_images(channels, height, width, like), [unlabeled_sample(height, width)]
+def _dummy_batch(model: nn.Module, channels: int, height: int, width: int,
+                 count: int = 1) -> tuple[Tensor, list[BaseDataElement]]:
+    """A batch of equal images, and what detectors ask of them."""
+    images = dummy_images(channels, height, width, next(model.parameters(), None))
+    return images.repeat(count, 1, 1, 1), [unlabeled_sample(height, width) for _ in range(count)]

@@ -38,7 +38,7 @@ def training_isolated(model: nn.Module) -> Iterator[None]:
     Every module with children is in training mode, as the network itself switches; single layers stay in eval mode and
     dropout is left out. So a feature that is the same tensor in training and in evaluation has the same values.
     Buffers, attributes and random states are as they were after the pass, but for what is changed inside of lists and
-    dicts.
+    dicts. Whether there are gradients is left to the caller: parts with gradient checkpointing run otherwise then.
 
     Args:
         model (nn.Module): Any network.
@@ -55,7 +55,7 @@ def training_isolated(model: nn.Module) -> Iterator[None]:
     # What only an in-place operation changes is put back by its values.
     values = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with torch.no_grad(), random_state_kept(), _NoDropout():
+        with random_state_kept(), _NoDropout():
             model.train()  # as it switches itself: stages may be frozen, norms kept in eval mode
             for module in model.modules():
                 if next(module.children(), None) is None:

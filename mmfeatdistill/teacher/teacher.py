@@ -120,7 +120,7 @@ class Teacher:
         self._probed = tuple(reading.inputs.shape)
         if self._reader.draws:
             print_log(f'{self._key}: it draws random numbers when it predicts, as the decomposition of SegNeXt does, '
-                      'so its features vary from pass to pass. It draws them aside from those of the training.',
+                      'so its features may vary from pass to pass. It draws them aside from those of the training.',
                       logger='current', level=logging.WARNING)
         return reading
 

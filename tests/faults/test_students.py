@@ -44,6 +44,10 @@ def test_an_option_that_a_hook_sets_on_the_model_is_the_students():
     assert losses_of(model, classification_batch())['loss'] == 0
     model.epoch = 3
     assert network.epoch == 3, 'one that it did not have either'
+    del model.epoch
+    assert not hasattr(network, 'epoch')
+    with pytest.raises(AttributeError):
+        del model.epoch
 
 
 def test_the_distillers_own_attributes_stay_its_own():
