@@ -9,6 +9,7 @@ from mmfeatdistill.objectives.ft import FT
 from mmfeatdistill.objectives.lsh import LSH
 from mmfeatdistill.objectives.lsh_roi import LSHRoI
 from mmfeatdistill.objectives.ofd import OFD
+from mmfeatdistill.objectives.review_kd import ReviewKD
 
 __all__ = ['Decoupled', 'FCFD', 'FCFDBoxHead', 'FGD', 'FT', 'FeatureMatch', 'LSH', 'LSHRoI', 'OFD', 'Objective',
-           'TapPair']
+           'ReviewKD', 'TapPair']

@@ -77,6 +77,7 @@ CASES = {
                   regions),
     'global_relation': Case(lambda s, t: losses.global_relation(
         s, t, student_block=torch.nn.Identity(), teacher_block=torch.nn.Identity()), MAP),
+    'hierarchical_context': Case(losses.hierarchical_context, MAP),
     'instance_norm_error': Case(losses.instance_norm_error, MAP),
     'kl_divergence': Case(lambda s, t: losses.kl_divergence(s, t, tau=4.0), VECTOR),
     'kl_divergence dense': Case(lambda s, t: losses.kl_divergence(s, t, tau=1.0), MAP),
@@ -102,6 +103,7 @@ MODULES = {
     'ChannelWiseDivergence': (losses.channel_wise_divergence, dict(tau=2.0), dict(tau=1.0)),
     'DIST': (losses.dist, dict(beta=2.0, gamma=3.0, tau=4.0), {}),
     'FactorTransfer': (losses.factor_transfer, {}, {}),
+    'HierarchicalContext': (losses.hierarchical_context, {}, {}),
     'InstanceNormError': (losses.instance_norm_error, {}, {}),
     'KLDivergence': (losses.kl_divergence, dict(tau=2.0), dict(tau=4.0)),
     'Pearson': (losses.pearson, {}, {}),
