@@ -83,7 +83,7 @@ def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any)
     return model(inputs, data_samples, mode='tensor')
 
 
-def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
+def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = _SIZES) -> tuple[TappedPass, Entry]:
     """Runs a model on small images to find the shapes and layouts of its tapped features.
 
     One image is square. Two others, twice as high, show which dimensions are positions (see
@@ -93,6 +93,8 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
     Args:
         model (nn.Module): An MM model.
         reader (TapReader): Taps of this model; learns what it needs to know for later passes.
+        sizes (Sequence[int]): Sides of the square image, the first of them that the model takes. Defaults to 64, 224
+            and 512.
 
     Returns:
         tuple[TappedPass, Entry]: The features of one image, and an entry that reaches all taps: feature extraction
@@ -106,7 +108,7 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
         entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
     reader.layouts = {}
     channels = image_channels(model) or 3
-    for size in _SIZES:
+    for size in sizes:
         inputs, data_samples = _dummy_batch(model, channels, size, size)
         failures = []
         for entry in entries:
@@ -129,6 +131,22 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
             break  # a larger image would be of no help
     raise ValueError(f"{failures[-1]} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
                      'can be tapped; tools/list_taps.py lists them.') from failures[-1]
+
+
+def probe_larger(tapped: TappedPass) -> TappedPass:
+    """The dry run once more, on images that are larger than the first that it tries.
+
+    Args:
+        tapped (TappedPass): As :func:`probe` gave it; its reader stays as it is.
+
+    Returns:
+        TappedPass: The same taps of the same model.
+
+    Raises:
+        ValueError: The model does not reach the taps on larger images.
+    """
+    reader = TapReader(tapped.model, [tap.text for tap in tapped.reader.taps], tapped.reader.owner)
+    return probe(tapped.model, reader, _SIZES[1:])[0]
 
 
 def _tall_features(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int) -> Features:
