@@ -177,6 +177,19 @@ def test_the_training_pass_leaves_no_trace():
         assert torch.equal(model.state_dict()[name], value), name
 
 
+def test_the_training_pass_enters_no_history():
+    """Dynamic R-CNN draws thresholds of its assigner from what it saw; made-up labels would be among it."""
+    model = detector()
+    model.roi_head.type = 'DynamicRoIHead'
+    model.roi_head.bbox_head.loss_bbox = dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0)
+    model.train_cfg.rcnn.dynamic_rcnn = dict(iou_topk=7, beta_topk=2, update_iter_interval=1, initial_iou=0.3,
+                                             initial_beta=1.0)
+    student = distiller(model).student
+    head = student.roi_head
+    assert not (head.iou_history or head.beta_history or student.rpn_head._raw_positive_infos)
+    assert (head.bbox_assigner.pos_iou_thr, head.bbox_head.loss_bbox.beta) == (0.5, 1.0)
+
+
 def test_items_of_a_place_that_gives_more_in_training_are_not_taken_blindly(monkeypatch):
     """Where no training pass could be made, the first of one tensor and the first of two are told apart in step 1."""
     monkeypatch.setattr(feature_distiller, 'check_training', lambda tapped, taps: None)
