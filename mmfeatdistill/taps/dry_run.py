@@ -83,7 +83,7 @@ def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any)
     return model(inputs, data_samples, mode='tensor')
 
 
-def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
+def probe(model: nn.Module, reader: TapReader, sides: Sequence[int] = _SIZES) -> tuple[TappedPass, Entry]:
     """Runs a model on small images to find the shapes and layouts of its tapped features.
 
     One image is square. Another, twice as high, shows which dimensions are positions (see
@@ -93,6 +93,8 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
     Args:
         model (nn.Module): An MM model.
         reader (TapReader): Taps of this model; learns what it needs to know for later passes.
+        sides (Sequence[int]): Of the square image; a larger one is for models that fail on smaller images. Defaults to
+            64, 224 and 512.
 
     Returns:
         tuple[TappedPass, Entry]: The features of one image, and an entry that reaches all taps: feature extraction
@@ -106,7 +108,7 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
         entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
     reader.layouts = {}
     channels = image_channels(model) or 3
-    for size in _SIZES:
+    for size in sides:
         inputs, data_samples = _dummy_batch(model, channels, size, size)
         failures = []
         for entry in entries:
