@@ -146,16 +146,12 @@ def _input_row(network: str, model: nn.Module, space: InputSpace, converted: str
 @torch.no_grad()
 def _tap_rows(distiller: FeatureDistiller) -> Iterator[TapRow]:
     for name, objective in distiller.objectives.items():
-        student = _read(distiller.student, objective.student_taps, 'student')
-        teachers = [_read(distiller.teachers[i].model, objective.teacher_taps, 'teacher')
+        # With readers of their own: those of the distiller stay as they are.
+        student, _ = probe(distiller.student, TapReader(distiller.student, objective.student_taps, 'student'))
+        teachers = [distiller.teachers[i].probe(objective.teacher_taps, 'teacher')[0]
                     for i in objective.teachers_read(len(distiller.teachers))]
         with eval_isolated(objective):
             yield from _tap_rows_of(name, objective, student, teachers)
-
-
-def _read(model: nn.Module, taps: list[str], owner: str) -> TappedPass:
-    """A dry run with a reader of its own: those of the distiller stay as they are."""
-    return probe(model, TapReader(model, taps, owner))[0]
 
 
 def _tap_rows_of(name: str, objective: Objective, student: TappedPass, teachers: list[TappedPass]) -> Iterator[TapRow]:

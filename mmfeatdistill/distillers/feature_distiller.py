@@ -291,6 +291,7 @@ class FeatureDistiller(BaseModel):
             objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
         for index, teacher in enumerate(self.teachers):
             running = [name for name, objective in objectives.items() if objective.runs_teacher and index in read[name]]
+            teacher.keep_size(running)
             teacher.accelerate(targets[index], running)
 
     def _check_first_step(self, active: Mapping[str, Objective], features: Features, losses: Mapping) -> None:

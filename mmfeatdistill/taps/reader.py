@@ -308,12 +308,15 @@ class TappedPass:
         reader (TapReader): What read them; it can read other passes of the same network.
         inputs (Tensor): The batch as this network saw it, shape (N, C, H, W).
         data_samples (Sequence, optional): Its data samples, with the labels.
+        scale (float, optional): Pixels of this network's images for one of the student's; None where that differs from
+            batch to batch.
     """
 
     features: Features
     reader: TapReader
     inputs: Tensor
     data_samples: Optional[Sequence[Any]] = None
+    scale: Optional[float] = 1.0
 
     @property
     def model(self) -> nn.Module:
@@ -331,10 +334,15 @@ class TappedPass:
             tap (str): Its text.
 
         Returns:
-            list[Layout]: One for each tensor; where there was no dry run, maps and plain tensors of no known stride.
+            list[Layout]: One for each tensor, with strides in pixels of the student's images; where there was no dry
+            run, maps and plain tensors of no known stride.
         """
-        return self.reader.layouts.get(tap) or [
+        found = self.reader.layouts.get(tap) or [
             Layout('map' if tensor.dim() == 4 else 'plain') for tensor in self.features[tap]]
+        if self.scale == 1:
+            return found
+        return [layout._replace(stride=layout.stride / self.scale if self.scale and layout.stride else None)
+                for layout in found]
 
 
 class _Pass:
@@ -482,7 +490,8 @@ def _clone(value: Any) -> Any:
         return value.clone()
     if isinstance(value, dict):
         cloned = copy.copy(value)  # a defaultdict keeps its factory
-        cloned.update((key, _clone(item)) for key, item in value.items())
+        for key, item in value.items():
+            cloned[key] = _clone(item)  # by update() the outputs of transformers refuse it
         return cloned
     if isinstance(value, (tuple, list)):
         items = [_clone(item) for item in value]

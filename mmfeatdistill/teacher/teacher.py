@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Optional, Union
 
@@ -12,16 +13,17 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmfeatdistill.distill_config import network_config, teacher_options
-from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.distill_config import network_config, teacher_options, teacher_sources
+from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
 from mmfeatdistill.taps.isolation import batch_statistics, eval_isolated, random_state_aside
 from mmfeatdistill.taps.reader import TappedPass, TapReader
 from mmfeatdistill.taps.tracing import tensors_in
 from mmfeatdistill.teacher.acceleration import Acceleration
-from mmfeatdistill.teacher.image_sizes import fitting_sides
+from mmfeatdistill.teacher.image_sizes import fitting_multiple, fitting_size
 from mmfeatdistill.teacher.initialization import skip_random_init
+from mmfeatdistill.teacher.input_size import InputSize, split_options
 from mmfeatdistill.teacher.input_space import pipeline_space
 from mmfeatdistill.teacher.teacher_input import TeacherInput
 from mmfeatdistill.teacher.weights import TeacherWeights, resolve_checkpoint
@@ -55,7 +57,9 @@ class Teacher:
             rest runs code of the choice of whoever made the file. Defaults to True.
         input (dict, optional): What images the network takes, where its config does not tell it rightly: ``mean`` and
             ``std`` of pixels from 0 to 255, ``channel_order`` (``'rgb'`` or ``'bgr'``) and, if need be, ``pad_value``.
-            Defaults to None: what its data preprocessor and its pipeline make of pixels.
+            And at which size it sees them, by the fields of :class:`mmfeatdistill.teacher.input_size.InputSize`, such
+            as ``scale=0.5`` or ``multiple_of=14``. Defaults to None: what its data preprocessor and its pipeline make
+            of pixels, at the student's size, or at multiples of the patches of a transformer.
         student_input (dict, optional): Likewise what images the student is trained on. Defaults to None: what its data
             preprocessor and the pipeline of ``train_dataloader`` make of pixels.
 
@@ -76,8 +80,10 @@ class Teacher:
                  student_input: Optional[dict] = None, *,
                  student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
         if (config is None) == (model is None):
-            raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' "
-                              f'(a dict), got {"neither" if config is None else "both"}.')
+            elsewhere = ', '.join(map(repr, teacher_sources()))
+            raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' (a dict), "
+                              f'or, for a network from elsewhere, one of {elsewhere}; got '
+                              f'{"neither" if config is None else "both"}.')
         self._key = key
         self.weights_only = weights_only
         self._batch_statistics = batch_statistics
@@ -100,6 +106,8 @@ class Teacher:
         self._entry: Entry = 'extract_feat'
         self._probed: tuple[int, ...] = ()
         self._is_shared = False
+        self._states_size = bool(split_options(input)[1])
+        self._keeps_size = False
 
     def attach(self, taps: Sequence[str], owner: str = 'teacher') -> TappedPass:
         """Sets what is read from now on, and finds its shapes by a dry run.
@@ -115,14 +123,28 @@ class Teacher:
             ValueError: A tap does not exist or cannot be reached.
         """
         self._weights.check_taps(taps, owner)
-        self._reader = TapReader(self.model, taps, owner)
-        reading, self._entry = probe(self.model, self._reader)
+        reading, self._entry = self.probe(taps, owner)
+        self._reader = reading.reader
         self._probed = tuple(reading.inputs.shape)
         if self._reader.draws:
             print_log(f'{self._key}: it draws random numbers when it predicts, as the decomposition of SegNeXt does, '
                       'so its features may vary from pass to pass. It draws them aside from those of the training.',
                       logger='current', level=logging.WARNING)
         return reading
+
+    def probe(self, taps: Sequence[str], owner: str) -> tuple[TappedPass, Entry]:
+        """A dry run with a reader of its own (see :func:`mmfeatdistill.taps.dry_run.probe`).
+
+        Args:
+            taps (Sequence[str]): What is read.
+            owner (str): What the teacher is called in messages.
+
+        Returns:
+            tuple[TappedPass, Entry]: The features of one small image, and how the network is run to get them.
+        """
+        sides = self.input.size.sides
+        reading, entry = probe(self.model, TapReader(self.model, taps, owner), *([sides] if sides else []))
+        return replace(reading, scale=self.input.size.pixels), entry
 
     @property
     def acceleration_difference(self) -> float:
@@ -133,6 +155,25 @@ class Teacher:
     def is_accelerated(self) -> bool:
         """Whether modules of the network do not compute any more what its file says."""
         return self._acceleration.changes_modules
+
+    def keep_size(self, objectives: Collection[str]) -> None:
+        """Has the network see the student's images at their own size, for objectives that run modules of it themselves.
+
+        Args:
+            objectives (Collection[str]): Their names; with none nothing changes.
+
+        Raises:
+            ConfigError: The config states another size, or the network takes one size only.
+        """
+        if not objectives:
+            return
+        if self._states_size or self.input.size.size is not None:
+            raise ConfigError(f'{self._key}.input: changes the size of the images, but model.objectives.'
+                              f'{next(iter(objectives))} runs modules of the teacher on features or boxes of the '
+                              "student, which would not lie where the teacher's do; only the student's own size is "
+                              'possible here.')
+        self.input.size = InputSize()
+        self._keeps_size = True
 
     def accelerate(self, reading: TappedPass, runs_elsewhere: Collection[str] = ()) -> None:
         """Applies the options of ``acceleration``, when nothing has to be learned of the network any more.
@@ -194,17 +235,43 @@ class Teacher:
         if isinstance(inputs, Tensor) and inputs.dim() > 4:
             inputs = inputs.flatten(0, -4)  # images in groups, as mmdet's ReID has them
         with self._acceleration.queue(inputs):
-            converted = self.input.convert(inputs, data_samples)
             try:
-                return self._read(converted, data_samples, wanted)
+                return self._read(self.input.images(inputs, data_samples), data_samples, wanted, inputs.shape[-2:])
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
-                sides = fitting_sides(lambda images: self._read(images, data_samples, wanted), converted, self._probed)
+                retried = self._at_fitting_size(inputs, data_samples, wanted)
+                if retried is not None:
+                    return retried
+                converted = self.input.convert(inputs, data_samples)
+                size = fitting_size(lambda images: self._read(images, data_samples, wanted), converted, self._probed,
+                                    self._key)
                 raise RuntimeError(
                     f'{self._key}: it fails on a batch of shape {tuple(inputs.shape)} ({type(error).__name__}: '
                     f"{error}). It ran on one of {self._probed} when it was built, and sees the student's images. "
-                    f'{sides}') from error
+                    f'{size}') from error
+
+    def _at_fitting_size(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
+                         wanted: Optional[Collection[str]]) -> Optional[TappedPass]:
+        """Reads a batch on which the network has failed, if sides of some multiple are what it needs.
+
+        Batches that fit already do not change by that, so a training that is resumed sees the same images.
+        """
+        if self._states_size or self.input.size.size is not None:
+            return None
+        converted = self.input.convert(inputs, data_samples)
+        multiple = fitting_multiple(lambda images: self._read(images, data_samples, wanted), converted)
+        if multiple is None:
+            return None
+        if self._keeps_size:
+            raise RuntimeError(f'{self._key}: it takes sides that are multiples of {multiple}, unlike those of a batch '
+                               f"of shape {tuple(inputs.shape)}: have the student's images padded, by pad_size_divisor="
+                               f"{multiple} in its data_preprocessor (size_divisor={multiple} in mmseg's).")
+        print_log(f'{self._key}: takes sides that are multiples of {multiple}, unlike those of a batch of shape '
+                  f'{tuple(inputs.shape)}; from now on batches are resized for it to the nearest ones, as by '
+                  f'input=dict(multiple_of={multiple}).', logger='current', level=logging.WARNING)
+        self.input.size = InputSize(multiple_of=multiple)
+        return self._read(self.input.images(inputs, data_samples), data_samples, wanted, inputs.shape[-2:])
 
     def finish(self, reading: TappedPass) -> TappedPass:
         """Lets what follows wait for a pass.
@@ -219,15 +286,20 @@ class Teacher:
         return reading
 
     def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
-              wanted: Optional[Collection[str]] = None) -> TappedPass:
-        """Reads a batch of its own input space."""
+              wanted: Optional[Collection[str]] = None, given: Optional[Sequence[int]] = None) -> TappedPass:
+        """Reads a batch of its own input space, and of its own size where the student's batch has the size ``given``."""
         assert self._reader is not None, 'attach() comes first'
         inputs = self._acceleration.inputs(inputs)
         with batch_statistics(self.model) if self._batch_statistics else nullcontext(), \
                 random_state_aside() if self._reader.draws else nullcontext():
             features = self._reader.read_until_complete(
                 lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted, inputs.shape[-2:])
-        return TappedPass(self._acceleration.outputs(features), self._reader, inputs, data_samples)
+        features = self._acceleration.outputs(features)
+        if given is not None:
+            features = {text: [self.input.size.uncovered(tensor, layout, given)
+                               for tensor, layout in zip(tensors, self._reader.layouts[text])]
+                        for text, tensors in features.items()}
+        return TappedPass(features, self._reader, inputs, data_samples, self.input.size.pixels)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.
@@ -259,7 +331,9 @@ def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocesso
     """Builds the teacher or the teachers of a distiller.
 
     Args:
-        cfg (str | dict | list): A config name, the arguments of :class:`Teacher`, or a list of such.
+        cfg (str | dict | list): A config name, the arguments of :class:`Teacher`, or a list of such. In place of
+            ``config`` or ``model`` a dict may name a network of another library, as ``timm='resnet18'`` does, with its
+            ``arguments``; ``checkpoint='pretrained'`` then stands for that library's own weights.
         student_preprocessor (nn.Module): The data preprocessor whose batches the teachers will see.
 
     Returns:
@@ -276,6 +350,10 @@ def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocesso
         if not isinstance(options, Mapping):
             raise ConfigError(f'{key}: expected a config name or a dict, got {options!r}.')
         options = {name: value for name, value in options.items() if name != '_scope_'}
+        for name in options:
+            near = did_you_mean(str(name), teacher_sources())
+            if near != '.' and name not in inspect.signature(Teacher).parameters:
+                raise ConfigError(f'{key}.{name}: there is no such option{near}')
         check_options(inspect.signature(Teacher), options, key, found=('student_preprocessor', 'key'))
         check_values(inspect.signature(Teacher), options, key)
         teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace, disagreement
+from mmfeatdistill.teacher.input_size import InputSize, split_options
 from mmfeatdistill.teacher.input_space import RAW, how_to_state, pipeline_space
+from mmfeatdistill.zoo.configs import has_own_preprocessor
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -18,14 +20,15 @@ class TeacherInput:
     Args:
         model (nn.Module): The teacher's network.
         cfg (Config): Its config.
-        stated (dict, optional): What images the network takes, in place of what its config says.
+        stated (dict, optional): What images the network takes, in place of what its config says, and at which size.
         student_preprocessor (nn.Module): The data preprocessor that makes the batches.
         student_stated (dict, optional): What these batches are, in place of what is found.
         key (str): Of the teacher, for messages.
 
     Attributes:
         batch_space (InputSpace): What the student's batches are.
-        is_stated (bool): Whether ``stated`` was given.
+        is_stated (bool): Whether ``stated`` says what the pixels are.
+        size (InputSize): At which size it sees the batches.
         convert (InputConversion): Makes the teacher's images of the student's.
 
     Raises:
@@ -39,9 +42,13 @@ class TeacherInput:
         self._student_stated = student_stated
         self._key = key
         self._looked = False
-        self.is_stated = stated is not None
         with config_key(f'{key}.input'):
-            self._space = InputSpace.stated(stated, RAW) if stated is not None else self._find_space(cfg)
+            if stated is not None and not isinstance(stated, Mapping):
+                raise TypeError(f'expected a dict such as dict(multiple_of=32), got {stated!r}.')
+            pixels, size = split_options(stated)
+            self.is_stated = bool(pixels) or (stated is not None and not size)
+            self.size = InputSize.stated(size, model)
+            self._space = InputSpace.stated(pixels, RAW) if self.is_stated else self._find_space(cfg)
         self.follow_pipeline(RAW)
 
     @property
@@ -80,6 +87,18 @@ class TeacherInput:
         parameter = next(self._model.parameters(), convert.scale)
         self.convert = convert.to(parameter.device, parameter.dtype)
 
+    def images(self, inputs: Tensor, data_samples: Optional[Sequence[Any]] = None) -> Tensor:
+        """The teacher's images: of its own input space, at its own size.
+
+        Args:
+            inputs (Tensor): From the student's data preprocessor, shape (N, C, H, W).
+            data_samples (Sequence, optional): Its data samples.
+
+        Returns:
+            Tensor: The same tensor where nothing has to be changed.
+        """
+        return self.size.apply(self.convert(inputs, data_samples), self.space.pad_value)
+
     def look_once(self, inputs: Any, data_samples: Optional[Sequence[Any]]) -> None:
         """Looks at the first batch: its values may show that it is not what was concluded.
 
@@ -102,7 +121,7 @@ class TeacherInput:
 
     def _find_space(self, cfg: Config) -> Optional[InputSpace]:
         """What the network takes; None where its config does not say it, and it takes what the student does."""
-        has_own = 'data_preprocessor' in cfg or 'data_preprocessor' in cfg.model
+        has_own = has_own_preprocessor(cfg, self._model)
         try:
             pipeline = pipeline_space(next((cfg[name].get('dataset') for name in _LOADERS if cfg.get(name)), None))
             if not has_own:

@@ -145,11 +145,15 @@ def resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: O
     """
     if checkpoint == 'auto':
         if config is None or osp.isfile(str(name)):
-            raise ConfigError(f'{key}: is missing; give a path, a URL, or None for a random teacher.')
+            raise ConfigError(f'{key}: is missing; give a path, a URL, None for a random teacher, or, for '
+                              "a network of another library, 'pretrained' for that library's own weights.")
         checkpoint = 'zoo'
     if checkpoint == 'zoo':
         with config_key(key):
             return zoo_weights(config.filename if config is not None else 'model', name or '')
+    if checkpoint == 'pretrained':
+        raise ConfigError(f"{key}: 'pretrained' stands for the weights of another library, such as timm; the networks "
+                          "of the MM libraries have 'zoo' or 'init_cfg'.")
     if checkpoint is not None and not isinstance(checkpoint, str):
         raise ConfigError(f'{key}: expected a path, a URL, \'zoo\', \'init_cfg\' or None, got {checkpoint!r}.')
     return checkpoint

@@ -90,19 +90,32 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
     model.setdefault('_scope_', cfg.get('default_scope'))
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    has_own = 'data_preprocessor' in model
     try:
         built = root.MODELS.build(model)
     except TypeError as error:
         if "unexpected keyword argument 'data_preprocessor'" not in str(error):
             raise
         raise _incomplete(model) from error
-    if data_preprocessor is not None and not has_own:
+    if data_preprocessor is not None and not has_own_preprocessor(cfg, built):
         if not isinstance(built, BaseModel):
             raise _incomplete(model)
         # Afterwards: wrappers of other libraries' networks, such as mmpretrain's of timm, take a dict only.
         built.data_preprocessor = data_preprocessor
     return built
+
+
+def has_own_preprocessor(cfg: Config, model: nn.Module) -> bool:
+    """Whether a network has a data preprocessor of its own, from its config or from the library that it comes from.
+
+    Args:
+        cfg (Config): Its config.
+        model (nn.Module): The network.
+
+    Returns:
+        bool: Otherwise it takes what the student does.
+    """
+    return ('data_preprocessor' in cfg or 'data_preprocessor' in cfg.model
+            or getattr(model, 'brings_preprocessor', False))
 
 
 def _incomplete(model: Mapping) -> TypeError:
