@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmfeatdistill
 from mmfeatdistill import losses
+from mmfeatdistill.engine.hooks import balance_hook
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.step_costs.random_batch import random_batch
 from mmfeatdistill.taps.tracing import tensors_in
@@ -399,11 +400,13 @@ def test_a_teacher_that_is_loaded_draws_no_weights(tmp_path, monkeypatch):
     assert drawn == len(large) + 2
 
 
-def test_hooks_wait_at_their_interval_only(in_digits, tmp_path):
+def test_hooks_wait_at_their_interval_only(in_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(balance_hook, '_EVERY', 1)  # what is measured, in each iteration, is looked at no more often
     cfg = small('channel_mlp/channel-mlp_resnet18-w8_digits.py', tmp_path, train_cfg__max_epochs=1,
                 train_dataloader__num_batch_per_epoch=5, train_dataloader__batch_size=4)
     cfg.custom_hooks += [
         dict(type='mmfeatdistill.AlignmentHook', interval=2),
+        dict(type='mmfeatdistill.BalanceHook', objective='stage4', share=0.5, interval=2),
         dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='stage4', warmup=2)]
     runner = Runner.from_cfg(cfg)
     waits: Counter[int] = Counter()

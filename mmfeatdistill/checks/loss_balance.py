@@ -240,7 +240,7 @@ class _Meter(Hook):
             noted = self._losses.setdefault(name, {})
             for key, value in outputs.items():
                 loss = key.removeprefix(f'{name}.')
-                factor = objective.weight * objective.factors.get(loss, 1.0)
+                factor = objective.factor_of(loss)
                 if key.startswith(f'{name}.loss') and factor:
                     noted.setdefault(loss, []).append(float(value) / factor)
 

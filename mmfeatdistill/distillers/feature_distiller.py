@@ -247,7 +247,7 @@ class FeatureDistiller(BaseModel):
             with config_key(f'model.objectives.{name}'):
                 added = objective(student, targets[name])
             for key, value in added.items():
-                losses[f'{name}.{key}'] = value * (objective.weight * objective.factors.get(key, 1.0))
+                losses[f'{name}.{key}'] = value * objective.factor_of(key)
 
     @uncompiled(recursive=True)
     def _start_teachers(self, objectives: Mapping[str, Objective], inputs: Tensor,

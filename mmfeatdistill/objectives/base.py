@@ -101,6 +101,7 @@ class Objective(BaseModule):
         weight (float): Factor of all losses of this objective, set by a schedule; at 0 the objective is
             off and is not run.
         factors (dict[str, float]): Factors of single losses by name, set by a schedule; 1 where there is none.
+        balance (float): One more factor of all losses, by which a hook holds the share of this objective in a band.
         runs_teacher (bool): Whether it runs modules of the teacher itself, beyond reading taps.
 
     Raises:
@@ -124,6 +125,18 @@ class Objective(BaseModule):
         self.teacher = teacher
         self.weight = 1.0
         self.factors: dict[str, float] = {}
+        self.balance = 1.0
+
+    def factor_of(self, loss: str) -> float:
+        """What a loss is multiplied by, beyond what the config weighs it with.
+
+        Args:
+            loss (str): Its name, ``'loss_0'``.
+
+        Returns:
+            float: The product of the factors that hooks set.
+        """
+        return self.weight * self.balance * self.factors.get(loss, 1.0)
 
     def teachers_read(self, count: int) -> list[int]:
         """Which teachers this objective reads.

@@ -436,6 +436,8 @@ def started(type, model=None, **options):
 
 SCHEDULE = "custom_hooks.ObjectiveScheduleHook('fpn')"
 schedule = partial(hook, 'ObjectiveScheduleHook', objective='fpn')
+BALANCE = "custom_hooks.BalanceHook('fpn')"
+balance = partial(hook, 'BalanceHook', objective='fpn')
 INHERIT = 'custom_hooks.InheritTeacherWeightsHook'
 
 
@@ -475,6 +477,16 @@ HOOKS = [
       "Did you mean 'fpn'?"]),
     ('schedule of a student alone', started('ObjectiveScheduleHook', objective='fnp'),
      ["custom_hooks.ObjectiveScheduleHook('fnp').objective: there is no 'fnp'", 'has []']),
+    ('balance, a share in percent', balance(share=11), [f'{BALANCE}.share: expected a number between 0 and 1, got 11']),
+    ('balance, beyond all', balance(share=0.9, tolerance=0.2),
+     [f'{BALANCE}.tolerance: the band 0.9 +- 0.2 has to lie between 0 and 1']),
+    ('balance of norms', balance(share=0.5, measure='norm'),
+     [f'{BALANCE}.measure: ', "expected 'gradient' or 'loss', got 'norm'"]),
+    ('balance of a part and a loss', balance(share=0.5, measure='loss', watch='neck'),
+     [f"{BALANCE}.watch: the gradient on a part of the student is watched; leave out measure='loss'"]),
+    ('balance, never', balance(share=0.5, interval=0),
+     [f'{BALANCE}.interval: expected a positive number of steps, got 0']),
+    ('balance, epochs as text', balance(share=0.5, by_epoch='no'), [f"{BALANCE}.by_epoch: ", "got 'no'"]),
     ('alignment, never', hook('AlignmentHook', interval=0),
      ['custom_hooks.AlignmentHook.interval: expected a positive number of iterations, got 0']),
     ('inherit, a part as a string', hook('InheritTeacherWeightsHook', parts='neck'),

@@ -44,3 +44,8 @@ def test_a_resumed_training_has_them_in_both_processes(two):
 def test_both_processes_train_the_same_weights(two):
     assert equal(two[0]['weights'], two[1]['weights'])
     assert any(name.startswith('module.distiller.') for name in two[0]['weights'])
+
+
+def test_shares_are_balanced_over_both_processes(two):
+    assert two[0]['balances'] == two[1]['balances']
+    assert all(len({1.0, first, second}) == 3 for first, second in zip(*two[0]['balances']))

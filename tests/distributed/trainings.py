@@ -1,6 +1,7 @@
 """Real trainings of objectives that look at training images first, in one process of two or alone."""
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
@@ -9,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmfeatdistill.engine.hooks import balance_hook
 from tests.helpers.runs import DISTILLED, small
 
 OBJECTIVES = dict(
@@ -16,6 +18,8 @@ OBJECTIVES = dict(
     some=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1'), max_samples=5),
     mean=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1'), bias='mean'),
     margins=dict(type='OFD', taps=['backbone.layer4.0.conv1'], margin_images=7))  # no normalization tells these
+BALANCED = dict(margins='gradient', mean='loss')
+"""Objectives whose share is held, and by what it is measured."""
 
 
 @HOOKS.register_module()
@@ -35,6 +39,8 @@ def config(work_dir: Path, teacher: Path, epochs: int) -> Config:
     cfg = small(DISTILLED['classification'], work_dir, train_cfg__max_epochs=epochs, train_dataloader__batch_size=8,
                 train_dataloader__num_workers=0)
     cfg.randomness = dict(seed=1, diff_rank_seed=True)
+    balance = dict(type='BalanceHook', share=0.5, tolerance=0.01, interval=2)
+    cfg.custom_hooks += [dict(balance, objective=name, measure=measure) for name, measure in BALANCED.items()]
     cfg.model.objectives = OBJECTIVES
     cfg.model.teacher.checkpoint = str(teacher)
     cfg.update({f'val_{part}': None for part in ('cfg', 'dataloader', 'evaluator')})
@@ -48,6 +54,7 @@ def config(work_dir: Path, teacher: Path, epochs: int) -> Config:
     return cfg
 
 
+@patch.object(balance_hook, '_EVERY', 1)
 def resumed_once(digits: Path, teacher: Path, work_dir: Path, rank: int = 0) -> dict:
     """Trains an epoch, and another after resuming, in which no images are shown first.
 
@@ -59,7 +66,8 @@ def resumed_once(digits: Path, teacher: Path, work_dir: Path, rank: int = 0) -> 
 
     Returns:
         The buffers of the objectives as ``built``, once ``shown`` the images, and when ``resumed``; the ``weights`` of
-        student and connectors at the end; and the random ``states`` of the iterations.
+        student and connectors at the end; the random ``states`` of the iterations; and the ``balances`` of two
+        objectives at the end of the first and the second training.
     """
     os.chdir(digits)
     first = Runner.from_cfg(config(work_dir, teacher, epochs=1))
@@ -72,8 +80,10 @@ def resumed_once(digits: Path, teacher: Path, work_dir: Path, rank: int = 0) -> 
     second = Runner.from_cfg(cfg)
     second.train()
     [states] = [hook.states for hook in second.hooks if isinstance(hook, RandomStates)]
+    balances = [[getattr(runner.model, 'module', runner.model).objectives[name].balance for name in BALANCED]
+                for runner in (first, second)]
     return dict(built=built, shown=added_buffers(first), resumed=added_buffers(second), states=states,
-                weights={name: value.detach() for name, value in second.model.named_parameters()})
+                weights={name: value.detach() for name, value in second.model.named_parameters()}, balances=balances)
 
 
 def added_buffers(runner: Runner) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Hooks: checkpoint layout, schedules, alignment metrics, exact resuming, statistics, checking teachers."""
 from mmfeatdistill.engine.hooks.alignment_hook import AlignmentHook
+from mmfeatdistill.engine.hooks.balance_hook import BalanceHook, balanced_weight
 from mmfeatdistill.engine.hooks.exact_resume_hook import ExactResumeHook
 from mmfeatdistill.engine.hooks.inherit_teacher_weights_hook import InheritTeacherWeightsHook
 from mmfeatdistill.engine.hooks.objective_schedule_hook import ObjectiveScheduleHook, schedule_factor
@@ -7,5 +8,5 @@ from mmfeatdistill.engine.hooks.statistics_hook import StatisticsHook
 from mmfeatdistill.engine.hooks.student_checkpoint_hook import StudentCheckpointHook
 from mmfeatdistill.engine.hooks.teacher_check_hook import TeacherCheckHook
 
-__all__ = ['AlignmentHook', 'StatisticsHook', 'ExactResumeHook', 'InheritTeacherWeightsHook', 'ObjectiveScheduleHook',
-           'StudentCheckpointHook', 'TeacherCheckHook', 'schedule_factor']
+__all__ = ['AlignmentHook', 'BalanceHook', 'ExactResumeHook', 'InheritTeacherWeightsHook', 'ObjectiveScheduleHook',
+           'StatisticsHook', 'StudentCheckpointHook', 'TeacherCheckHook', 'balanced_weight', 'schedule_factor']
