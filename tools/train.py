@@ -2,6 +2,7 @@
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmfeatdistill.engine.command_line import at_least, configure_training, run_arguments
+from mmfeatdistill.engine.lost_processes import lost_processes_named
 from mmfeatdistill.zoo.configs import build_runner
 
 
@@ -17,7 +18,9 @@ def main() -> None:
     parser.add_argument('--check-teacher', nargs='?', type=at_least(10), const=200, metavar='IMAGES',
                         help='first evaluate the teacher on so many validation images (default: 200), and do not start '
                              'with one at chance level')
-    build_runner(configure_training(parser.parse_args())).train()
+    runner = build_runner(configure_training(parser.parse_args()))
+    with lost_processes_named():
+        runner.train()
 
 
 if __name__ == '__main__':
