@@ -68,6 +68,7 @@ class FeatureDistiller(BaseModel):
                               "'student', 'teacher' and 'objectives'. What belongs to the student goes into "
                               'model.student.')
         super().__init__()
+        MODELS.import_from_location()  # a config that names classes, not strings, has looked nothing up yet
         worn = build_student(student, data_preprocessor)
         # Not registered as a child: its children become this module's own.
         self.__dict__.update(student=worn, _checked=set(), teachers=[], reader=None)
