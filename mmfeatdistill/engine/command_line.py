@@ -28,13 +28,35 @@ def run_arguments(description: str) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help="a config file, or a stock config such as 'mmdet::...'")
+    add_run_options(parser)
+    return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what every command that runs a config takes.
+
+    Args:
+        parser (ArgumentParser): Of a command.
+    """
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
     add_cfg_options(parser, 'override settings of the config, such as train_cfg.max_epochs=3')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed job were started')
     # torch.distributed.launch passes this; torchrun sets the environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what every command that trains takes, for :func:`configure_training`.
+
+    Args:
+        parser (ArgumentParser): Of a command.
+    """
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='resume from a checkpoint, or from the latest one in the work directory')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate to the actual batch size')
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:

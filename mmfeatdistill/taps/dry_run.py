@@ -19,7 +19,7 @@ Entry = Literal['extract_feat', 'tensor']
 _EXTRACTORS = ('backbone', 'neck')
 """The children that feature extraction runs in all libraries."""
 
-_SIZES = (64, 224, 512)
+SIZES = (64, 224, 512)
 """Sides of the square dry-run image; the larger are for models that fail on smaller images."""
 
 
@@ -57,7 +57,7 @@ def image_channels(model: nn.Module) -> Optional[int]:
     handle = first.register_forward_pre_hook(stop)
     try:
         with eval_isolated(model):
-            images = dummy_images(3, _SIZES[0], _SIZES[0], like=next(model.parameters(), None))
+            images = dummy_images(3, SIZES[0], SIZES[0], like=next(model.parameters(), None))
             (model.extract_feat if hasattr(model, 'extract_feat') else model)(images)
     except (_Arrived, Exception):  # noqa: BLE001, whatever fails before that convolution is none of what is asked
         pass
@@ -106,7 +106,7 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
         entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
     reader.layouts = {}
     channels = image_channels(model) or 3
-    for size in _SIZES:
+    for size in SIZES:
         inputs, data_samples = _dummy_batch(model, channels, size, size)
         failures = []
         for entry in entries:
@@ -169,7 +169,7 @@ def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor]
         return reader.survey(_runner(model, 'tensor', inputs, data_samples))
 
 
-def trace(model: nn.Module, size: int = _SIZES[0]) -> list[Call]:
+def trace(model: nn.Module, size: int = SIZES[0]) -> list[Call]:
     """Traces a model on a small image (see :func:`mmfeatdistill.taps.tracing.trace`).
 
     Args:
