@@ -12,7 +12,7 @@ PACKAGE = Path(mmfeatdistill.__file__).parent
 # A room imports rooms that stand before it, never one that stands after it.
 ORDER = ['version', 'errors', 'atomic_files', 'registry', 'mmcv_ops', 'zoo', 'distill_config', 'taps', 'checkpoints',
          'losses', 'backbones', 'connectors', 'teacher', 'objectives', 'distillers', 'checks', 'engine', 'release',
-         'step_costs', 'experiments', 'utils']
+         'step_costs', 'planning', 'experiments', 'utils']
 FILES = {'__init__.py', 'atomic_files.py', 'distill_config.py', 'errors.py', 'registry.py', 'version.py'}
 CORE = {'distillers', 'objectives', 'connectors', 'losses', 'taps', 'teacher', 'checkpoints', 'zoo', 'engine',
         'distill_config', 'errors', 'registry', 'atomic_files'}

@@ -19,7 +19,7 @@ Entry = Literal['extract_feat', 'tensor']
 _EXTRACTORS = ('backbone', 'neck')
 """The children that feature extraction runs in all libraries."""
 
-_SIZES = (64, 224, 512)
+SIZES = (64, 224, 512)
 """Sides of the square dry-run image; the larger are for models that fail on smaller images."""
 
 
@@ -57,7 +57,7 @@ def image_channels(model: nn.Module) -> Optional[int]:
     handle = first.register_forward_pre_hook(stop)
     try:
         with eval_isolated(model):
-            images = dummy_images(3, _SIZES[0], _SIZES[0], like=next(model.parameters(), None))
+            images = dummy_images(3, SIZES[0], SIZES[0], like=next(model.parameters(), None))
             (model.extract_feat if hasattr(model, 'extract_feat') else model)(images)
     except (_Arrived, Exception):  # noqa: BLE001, whatever fails before that convolution is none of what is asked
         pass
@@ -83,7 +83,7 @@ def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any)
     return model(inputs, data_samples, mode='tensor')
 
 
-def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = _SIZES) -> tuple[TappedPass, Entry]:
+def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> tuple[TappedPass, Entry]:
     """Runs a model on small images to find the shapes and layouts of its tapped features.
 
     One image is square. Two others, twice as high, show which dimensions are positions (see
@@ -146,7 +146,7 @@ def probe_larger(tapped: TappedPass) -> TappedPass:
         ValueError: The model does not reach the taps on larger images.
     """
     reader = TapReader(tapped.model, [tap.text for tap in tapped.reader.taps], tapped.reader.owner)
-    return probe(tapped.model, reader, _SIZES[1:])[0]
+    return probe(tapped.model, reader, SIZES[1:])[0]
 
 
 def _tall_features(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int) -> Features:
@@ -213,7 +213,7 @@ def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor]
         return reader.survey(_runner(model, 'tensor', inputs, data_samples))
 
 
-def trace(model: nn.Module, size: int = _SIZES[0]) -> list[Call]:
+def trace(model: nn.Module, size: int = SIZES[0]) -> list[Call]:
     """Traces a model on a small image (see :func:`mmfeatdistill.taps.tracing.trace`).
 
     Args:

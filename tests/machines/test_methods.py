@@ -8,9 +8,6 @@ from tests.distributed.methods import OTHERS, WITH_EVERY_PART
 from tests.distributed.steps import of_a_rank
 from tests.distributed.test_methods import (  # noqa: F401
     alone as alone_with,
-    test_all_processes_have_the_mean_of_the_gradients_of_the_halves,
-    test_each_process_has_the_losses_of_its_half_alone,
-    test_means_over_images_are_those_of_the_joined_batch,
 )
 from tests.distributed.test_statistics import (  # noqa: F401
     alone,
