@@ -39,7 +39,10 @@ def uncompiled(recursive: bool) -> Callable[[F], F]:
         >>> Doubling().double(2)
         4
     """
-    return lambda function: cast(F, _Uncompiled(function, recursive))
+    def put_off(method: F) -> F:
+        return cast(F, _Uncompiled(method, recursive))
+
+    return put_off
 
 
 def leave_uncompiled() -> None:
