@@ -56,7 +56,7 @@ class Teacher:
             random ones, which nothing can be learned from: for tests and timings. Defaults to ``'auto'``:
             ``'zoo'`` for a stock config or zoo model, an error otherwise.
         strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
-            another shape, is an error. Defaults to True.
+            another shape, is an error. Defaults to True. One that fits nothing always is.
         batch_statistics (bool): Whether BatchNorm normalizes by the statistics of the batch, as the authors of OFD let
             their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
         acceleration (dict, optional): What makes it cheaper to run; the options of
@@ -360,7 +360,9 @@ class Teacher:
             return None
         if checkpoint == 'init_cfg':
             with config_key(key), reading_safely(self.weights_only):
-                report, partly, unloaded = load_init_cfg(self.model, cfg)
+                report, partly, unloaded, misfits = load_init_cfg(self.model, cfg)
+            if misfits and (strict or not report.matched):
+                raise ConfigError(f'{key}: {"; ".join(misfits)}.')
             if not report.matched:
                 raise ConfigError(f"{key}: is 'init_cfg', but nothing in the model names weights that could be loaded, "
                                   "by an init_cfg of type 'Pretrained' or by pretrained=True. Give a path, a URL or "
@@ -375,10 +377,11 @@ class Teacher:
                 init_unset_parameters(self.model)  # which it may lack
             with config_key(key):
                 report = load_checkpoint(self.model, checkpoint, self.weights_only)
-            if strict and not report.fits:
+            if not (report.fits if strict else report.matched):
+                going_on = ', or set strict=False to go on with what fits' if report.matched else ''
                 raise ConfigError(' '.join([
                     f'{key}: does not fit the teacher. {report}.', *explain_load(report), 'Give the checkpoint of this '
-                    'very config, or set strict=False to go on with what fits.']))
+                    f'very config{going_on}.']))
             complete = report.fits and not report.unexpected
         print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
         return report
