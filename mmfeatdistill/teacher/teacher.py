@@ -48,7 +48,7 @@ class Teacher:
             random ones, which nothing can be learned from: for tests and timings. Defaults to ``'auto'``:
             ``'zoo'`` for a stock config or zoo model, an error otherwise.
         strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
-            another shape, is an error. Defaults to True.
+            another shape, is an error. Defaults to True. One that fits nothing always is.
         batch_statistics (bool): Whether BatchNorm normalizes by the statistics of the batch, as the authors of OFD let
             their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
         acceleration (dict, optional): What makes it cheaper to run; the options of

@@ -70,10 +70,11 @@ class TeacherWeights:
                 init_unset_parameters(model)  # which it may lack
             with config_key(key):
                 report = load_checkpoint(model, self._checkpoint, self._weights_only)
-            if self._strict and not report.fits:
+            if not (report.fits if self._strict else report.matched):
+                going_on = ', or set strict=False to go on with what fits' if report.matched else ''
                 raise ConfigError(' '.join([
                     f'{key}: does not fit the teacher. {report}.', *explain_load(report), 'Give the checkpoint of this '
-                    'very config, or set strict=False to go on with what fits.']))
+                    f'very config{going_on}.']))
             complete = report.fits and not report.unexpected
         print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
         self._report = report
@@ -111,7 +112,9 @@ class TeacherWeights:
     def _load_init_cfg(self, model: nn.Module, cfg: Mapping) -> tuple[LoadReport, bool]:
         """The report, and whether all that it names was loaded in full."""
         with config_key(self._key), reading_safely(self._weights_only):
-            report, partly, unloaded = load_init_cfg(model, cfg)
+            report, partly, unloaded, misfits = load_init_cfg(model, cfg)
+        if misfits and (self._strict or not report.matched):
+            raise ConfigError(f'{self._key}: {"; ".join(misfits)}.')
         if not report.matched:
             raise ConfigError(f"{self._key}: is 'init_cfg', but nothing in the model names weights that could be "
                               "loaded, by an init_cfg of type 'Pretrained' or by pretrained=True. Give a path, a URL "

@@ -150,6 +150,17 @@ def test_students_of_branches_are_refused_for_what_they_are():
         distiller(model, teacher(detector()), dict(a=match('backbone')))
 
 
+def test_a_tracker_is_refused_with_the_network_inside_that_would_do():
+    """QDTrack trains on a key and a reference frame, and has no other pass."""
+    model = stock('mmdet::qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py')
+    inner = detector()
+    inner.pop('_scope_')
+    inner.pop('data_preprocessor')
+    model.detector = inner
+    with pytest.raises(ConfigError, match=r"a\.taps: student: QDTrack has no pass .*Take 'detector' \(FasterRCNN\)"):
+        distiller(model, teacher(detector(16)), dict(a=match(dict(student='detector.neck', teacher='neck'))))
+
+
 def test_images_in_groups_reach_the_teacher_one_by_one():
     """As mmdet's ReID has them: its batch has five dimensions, and one group."""
     def loss(self, inputs, data_samples):
