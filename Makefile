@@ -48,7 +48,11 @@ CONSTRAINTS := requirements/constraints-$(FAMILY).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-compile $(BUILD) --constraint $(CONSTRAINTS)
 
 .PHONY: help install demo benchmark docs test test-slow lint
-.PHONY: install-compiled test-compiled test-slow-compiled install-original test-original test-slow-original
+.PHONY: # As root, on Linux: hosts are namespaces of the kernel. One after the other, as each takes ports and all of the processor.
+test-machines: install
+	$(BIN)/python -m pytest tests/machines -m machines
+
+install-compiled test-compiled test-slow-compiled install-original test-original test-slow-original
 
 help:
 	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distill, compare"
@@ -56,6 +60,7 @@ help:
 	@echo "make docs                                                                   the documentation, docs/_build/html"
 	@echo "make test                                                                   checks and tests, about 10 minutes"
 	@echo "make test-slow                                                              the long tests, every config among them, half an hour"
+	@echo "make test-machines                                                          several hosts, a cluster, faults of disks, half an hour; as root"
 	@echo "make install                                                                what all of these begin with, in .venv, about 3 minutes"
 	@echo "make test-compiled, make test-slow-compiled, make install-compiled          with mmcv's operators compiled, in .venv-compiled"
 	@echo "make test-original, make test-slow-original, make install-original          with the older MM libraries, in .venv-original"
@@ -105,10 +110,10 @@ lint: install
 	$(BIN)/mypy
 
 test: install $(CHECKS)
-	$(BIN)/python -m pytest tests -m "not slow" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "not slow and not machines" -n $(WORKERS) --dist loadfile
 
 test-slow: install $(VENV)/.docs
-	$(BIN)/python -m pytest tests -m slow -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "slow and not machines" -n $(WORKERS) --dist loadfile
 
 install-compiled test-compiled test-slow-compiled: %-compiled:
 	$(MAKE) FAMILY=compiled $*

@@ -22,7 +22,7 @@ class LostProcessesError(RuntimeError):
 
 @contextmanager
 def lost_processes_named() -> Iterator[None]:
-    """Within it, an error of communication between the processes of a job says which of them are lost, and on which hosts.
+    """Within it, an error of communication between processes says which of them are lost, and on which hosts.
 
     PyTorch's own errors tell of a time that was waited or of a socket. Every process that meets one notes so in the
     store by which the processes have found each other; those that do not are gone. Nothing is sent while all is well,
@@ -69,8 +69,8 @@ def explain(hosts: Sequence[str], rank: int, answering: Optional[set[int]]) -> s
     resume = 'Start the job again with --resume; it continues after the last checkpoint, with fewer hosts as well.'
     lost = sorted({0} if answering is None else set(range(len(hosts))) - answering)
     if not lost:
-        return (f'{here}: the connection to another process broke, and all of them answer again. Was a network down, or a '
-                f'process slower than env_cfg.dist_cfg.timeout? {resume}')
+        return (f'{here}: the connection to another process broke, and all of them answer again. Was a network down, '
+                f'or a process slower than env_cfg.dist_cfg.timeout? {resume}')
     named = ', '.join(f'process {number} (on {hosts[number]})' for number in lost[:8])
     others = f' and {len(lost) - 8} more' if len(lost) > 8 else ''
     why = ('over which the processes find each other' if answering is None else
@@ -96,7 +96,9 @@ def _ask(count: int, found: dict[int, None], reached: list[bool]) -> None:
         store.set(_key(distributed.get_rank()), 'failed')
         end = monotonic() + _PATIENCE
         while monotonic() < end and len(found) < count:
-            found.update(dict.fromkeys(rank for rank in range(count) if rank not in found and store.check([_key(rank)])))
+            for rank in set(range(count)) - found.keys():
+                if store.check([_key(rank)]):
+                    found[rank] = None
             reached.append(True)
             sleep(0.2)
     except RuntimeError:  # so the store says that it is gone

@@ -36,8 +36,8 @@ class _Machine:
     def __init__(self, name: str) -> None:
         self.name = name
         self._holder = subprocess.Popen(
-            [*_DIES_WITH_PARENT, *_NAMESPACES, 'sh', '-c', 'hostname "$0"; ip link set lo up; echo; exec sleep infinity',
-             name], stdout=subprocess.PIPE,
+            [*_DIES_WITH_PARENT, *_NAMESPACES, 'sh', '-c',
+             'hostname "$0"; ip link set lo up; echo; exec sleep infinity', name], stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL)  # at its end it may complain of being killed
         assert self._holder.stdout and self._holder.stdout.readline(), f'{name} does not start'
         children = Path(f'/proc/{self._holder.pid}/task/{self._holder.pid}/children').read_text()

@@ -3,27 +3,22 @@ from functools import partial
 
 import pytest
 
-from tests.distributed.conftest import teacher_weights  # noqa: F401
+from tests.distributed import conftest, test_methods, test_statistics
 from tests.distributed.methods import OTHERS, WITH_EVERY_PART
 from tests.distributed.steps import of_a_rank
-from tests.distributed.test_methods import (  # noqa: F401
-    alone as alone_with,
-)
-from tests.distributed.test_statistics import (  # noqa: F401
-    alone,
-    test_a_resumed_training_has_them_in_both_processes,
-    test_both_processes_train_the_same_weights,
-    test_hashes_are_drawn_alike_whatever_the_seed_of_a_process,
-    test_offsets_and_margins_are_those_of_one_process,
-)
 from tests.distributed.trainings import resumed_once
 from tests.machines.pair import PairOfHosts
+
+teacher_weights = conftest.teacher_weights
+alone = test_statistics.alone
+for module in (test_methods, test_statistics):
+    globals().update({name: value for name, value in vars(module).items() if name.startswith('test_')})
 
 ALL = [*WITH_EVERY_PART, *OTHERS]
 
 
 @pytest.fixture(scope='module')
-def pair(digits, teacher_weights, tmp_path_factory, two_hosts):  # noqa: F811
+def pair(digits, teacher_weights, tmp_path_factory, two_hosts):
     folder = tmp_path_factory.mktemp('hosts')
     training = partial(resumed_once, digits, teacher_weights, folder / 'training')
     return PairOfHosts({'training': training} | {path: partial(of_a_rank, path) for path in ALL}, folder / 'work',
@@ -37,7 +32,7 @@ def two(pair):
 
 @pytest.fixture(scope='module', params=ALL)
 def method(request, pair):
-    return alone_with(request.param), pair.results(request.param)
+    return test_methods.alone(request.param), pair.results(request.param)
 
 
 def test_it_went_over_the_network(pair, two_hosts):

@@ -13,7 +13,7 @@ from tests.test_crashes import check_equal
 
 EPOCH = ITERATIONS // 2
 ENDS_WITHIN = 60
-"""Seconds after the time that a process waits for the others: torchrun takes a part of them, and loaded machines too."""
+"""Seconds after the time that a process waits for the others; torchrun takes a part of them."""
 PARTS = ('state_dict', 'distiller', 'optimizer', 'param_schedulers')
 
 if hosts.missing():
