@@ -287,7 +287,7 @@ class Teacher:
 
     def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
               wanted: Optional[Collection[str]] = None, given: Optional[Sequence[int]] = None) -> TappedPass:
-        """Reads a batch of its own input space, and of its own size where the student's batch has the size ``given``."""
+        """Reads a batch of its own input space; of its own size where the student's has the size ``given``."""
         assert self._reader is not None, 'attach() comes first'
         inputs = self._acceleration.inputs(inputs)
         with batch_statistics(self.model) if self._batch_statistics else nullcontext(), \

@@ -46,7 +46,7 @@ class TeacherInput:
             if stated is not None and not isinstance(stated, Mapping):
                 raise TypeError(f'expected a dict such as dict(multiple_of=32), got {stated!r}.')
             pixels, size = split_options(stated)
-            self.is_stated = bool(pixels) or (stated is not None and not size)
+            self.is_stated = bool(pixels)
             self.size = InputSize.stated(size, model)
             self._space = InputSpace.stated(pixels, RAW) if self.is_stated else self._find_space(cfg)
         self.follow_pipeline(RAW)

@@ -52,8 +52,8 @@ class TorchvisionNetwork(LibraryNetwork):
 def _weights(models: Any, name: str, wanted: str) -> Any:
     known = models.get_model_weights(name).__members__
     if wanted not in known:
-        raise ValueError(f"torchvision's {name!r} has no weights {wanted!r}{did_you_mean(str(wanted), known)} There are "
-                         f'{", ".join(known)}.')
+        raise ValueError(f"torchvision's {name!r} has no weights {wanted!r}{did_you_mean(str(wanted), known)} There "
+                         f'are {", ".join(known)}.')
     return known[wanted]
 
 

@@ -46,8 +46,9 @@ class TransformersNetwork(LibraryNetwork):
 
 def _load(transformers: Any, name: str, config: Any) -> nn.Module:
     network, found = transformers.AutoModel.from_pretrained(name, config=config, output_loading_info=True)
-    # Checkpoints of classifiers and the like have no pooling layer, which nothing but the pooled output goes through.
-    missing = [key for key in found['missing_keys'] if 'pooler' not in key]
+    missing = [key for key in found['missing_keys'] if not key.startswith('pooler.')]
+    if len(missing) < len(found['missing_keys']):
+        network.pooler = None  # the checkpoint of a classifier has none, and features do not go through it
     if missing or found['mismatched_keys']:
         lacking = ', '.join(map(str, [*missing, *found['mismatched_keys']][:3]))
         raise ValueError(f'the weights of {name!r} do not fit: missing or of another shape are {lacking}.')
