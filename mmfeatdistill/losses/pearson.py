@@ -1,5 +1,4 @@
 """One minus the Pearson correlation of each channel (PKD)."""
-import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.losses._pair import half_mean_square, matching_pair, mean_and_variation
