@@ -18,7 +18,7 @@ from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives import Objective
-from mmfeatdistill.objectives.pairs import match_features
+from mmfeatdistill.objectives.pairs import match_features, run_connector
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.feature_map import as_map, same_size
 from mmfeatdistill.taps.isolation import eval_isolated
@@ -163,7 +163,7 @@ def _tap_rows_of(name: str, objective: Objective, student: TappedPass, teachers:
         connector = next(connectors, None)
         connected = resized = None
         if connector is not None:
-            connected = connector(as_map(own))
+            connected = run_connector(connector, own, target)
             resized, _ = same_size(connected, as_map(target), own.dim() == 3 or target.dim() == 3)
         yield TapRow(name, f'{pair.student} {_shape(own)}', f'{pair.teacher} {_shape(target)}',
                      _shape(connected), _shape(resized))

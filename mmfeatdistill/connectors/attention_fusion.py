@@ -16,9 +16,11 @@ class AttentionFusion(nn.Module):
     with r, what the deeper level has handed on, resized to x by the nearest positions; the deepest level has none, and
     f = x. y is compared with the teacher's level, f is handed on. Where the teacher's size differs, f is resized to it
     first, likewise. :math:`W_1` and :math:`W_a` are 1x1, :math:`W_2` is a 3x3 convolution; those in front of a
-    normalization have no bias. The attention based fusion (ABF) of ReviewKD (arXiv 2104.09044); layers and initialization
-    (Kaiming's uniform distribution with a = 1, of the attention PyTorch's default) are those of the authors' code. It is
-    no connector, as levels depend on each other (see :class:`mmfeatdistill.objectives.ReviewKD`).
+    normalization have no bias.
+
+    The attention based fusion (ABF) of ReviewKD (arXiv 2104.09044); layers and initialization (Kaiming's uniform
+    distribution with a = 1, of the attention PyTorch's default) are those of the authors' code. It is no connector, as
+    levels depend on each other (see :class:`mmfeatdistill.objectives.ReviewKD`).
 
     Args:
         channels_in (int): Width of the student's level.

@@ -11,7 +11,7 @@ from mmfeatdistill.taps.feature_map import FeatureShape
 
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    r"""Attention without a softmax: each position of the query takes the values, weighted by how its query meets the keys.
+    r"""Attention without a softmax: each position takes the mean of the values, weighted by its query and the keys.
 
     .. math:: y_i = \frac{1}{M} \sum_{j=1}^{M} (q_i^\top k_j)\, v_j
         = \Bigl(\frac{1}{M} \sum_j v_j k_j^\top\Bigr) q_i

@@ -33,6 +33,7 @@ class GlobalBlock(nn.Module):
         constant_init(self.transform[-1], 0)
 
     def forward(self, feature: Tensor) -> Tensor:
+        feature = feature.to(self.score.weight.dtype)
         positions = feature.flatten(2)
         positions = positions.to(torch.promote_types(positions.dtype, torch.float32))
         shares = self.score(feature).flatten(2).to(positions.dtype).softmax(2)

@@ -1,4 +1,4 @@
-"""Focal and global distillation (FGD): where a map is active, where its objects are, and what they have to do with each other."""
+"""Focal and global distillation (FGD): where a map is active, where its objects are, and what all positions share."""
 from collections.abc import Callable, Sequence
 
 import torch

@@ -30,8 +30,8 @@ def ground_truth_boxes(data_samples: Optional[Sequence[Any]]) -> list[Tensor]:
         [tensor([[0., 0., 8., 4.]])]
     """
     found = [getattr(getattr(sample, 'gt_instances', None), 'bboxes', None) for sample in data_samples or []]
-    boxes = [getattr(of_image, 'tensor', of_image) for of_image in found]
-    if not boxes or any(of_image is None for of_image in boxes):
+    boxes = [getattr(of_image, 'tensor', of_image) for of_image in found if of_image is not None]
+    if not boxes or len(boxes) < len(found):
         given = type(data_samples[0]).__name__ if data_samples else data_samples
         raise ValueError("the data samples have no boxes ('gt_instances.bboxes'), as those of detectors in mmdet have; "
                          f'got {given!r}. Is with_bbox=True missing at LoadAnnotations in the pipeline?')
@@ -85,8 +85,8 @@ def box_masks(boxes: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]],
         inside = is_down[..., None] & is_across[:, :, None]
         found = torch.where(inside, value[..., None], 0)
         foreground = torch.cat([foreground[:, None], found], dim=1).amax(1)
-    background = (foreground == 0).to(cells.dtype)
-    return foreground, background / background.sum((1, 2), keepdim=True).clamp(min=1)
+    is_empty = foreground == 0
+    return foreground, torch.where(is_empty, 1 / is_empty.sum((1, 2), keepdim=True), 0)
 
 
 def _in_cells(boxes: Tensor, image_size: tuple[int, int], map_size: Sequence[int]) -> Tensor:

@@ -47,8 +47,8 @@ class FGD(Objective):
         attention_weight (float): Factor :math:`\gamma`. Defaults to 5e-5, likewise.
         global_weight (float): Factor :math:`\lambda`. Defaults to 5e-7, likewise.
         boxes_in (str): Which pixels a map extends over when boxes are laid over it: the ``'batch'``, as it is padded,
-            or each ``'image'`` without its padding, which is the authors' code and stretches the boxes of padded images.
-            Defaults to ``'batch'``.
+            or each ``'image'`` without its padding, which is the authors' code and stretches the boxes of padded
+            images. Defaults to ``'batch'``.
         teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
 
     Raises:
@@ -84,7 +84,7 @@ class FGD(Objective):
         self.boxes_in = boxes_in
 
     def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
-        """Builds the modules of each pair of features, and tries them on an image without boxes (see :class:`Objective`).
+        """Builds the modules of each pair of features, and tries them without boxes (see :class:`Objective`).
 
         Args:
             student (TappedPass): The student in the dry run, on one image.
@@ -96,18 +96,18 @@ class FGD(Objective):
         """
         library = library_of(student.model)
         if library not in (None, 'mmdet'):
-            raise ConfigError(f'{key}: FGD needs the boxes of the batch, which are labels of detectors, and the student '
-                              f'{type(student.model).__name__} of {library} has none; use a FeatureMatch, as in '
-                              "dict(type='FeatureMatch', taps=['backbone'], connector=dict(type='ChannelMLP'), "
+            raise ConfigError(f'{key}: FGD needs the boxes of the batch, which are labels of detectors, and the '
+                              f'student {type(student.model).__name__} of {library} has none; use a FeatureMatch, as '
+                              "in dict(type='FeatureMatch', taps=['backbone'], connector=dict(type='ChannelMLP'), "
                               "loss=dict(type='SquaredError')).")
         self.pairs = match_features(self.taps, student, teachers, key)
-        self.align, self.student_blocks, self.teacher_blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.connectors, self.student_blocks, self.teacher_blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for pair in self.pairs:
             check_predictions(pair, student, teachers[pair.teacher_index], f'{key}.taps')
             with config_key(f'{key}.taps'):
                 _check_maps(pair, *pair.of(student, teachers))
             own, target = (shape_of(feature) for feature in pair.of(student, teachers))
-            self.align.append(aligned(own, target))
+            self.connectors.append(aligned(own, target))
             self.student_blocks.append(GlobalBlock(target.channels))
             self.teacher_blocks.append(GlobalBlock(target.channels))
         self.to(self.pairs[0].student.of(student).dtype)
@@ -136,13 +136,13 @@ class FGD(Objective):
                 image_sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         masks: dict[torch.Size, tuple[Tensor, Tensor]] = {}
         terms = []
-        for pair, align, student_block, teacher_block in zip(self.pairs, self.align, self.student_blocks,
-                                                             self.teacher_blocks):
+        for pair, connector, student_block, teacher_block in zip(self.pairs, self.connectors, self.student_blocks,
+                                                                 self.teacher_blocks):
             own, target = pair.of(student, teachers)
             size = target.shape[2:]
             if size not in masks:
                 masks[size] = box_masks(boxes, image_sizes, size)
-            own, target = align(own), target.to(own.dtype)
+            own = connector(own)
             terms.append(torch.cat([
                 self.loss(own, target, masks=masks[size]),
                 torch.stack([attention_error(own, target, tau=self.tau),

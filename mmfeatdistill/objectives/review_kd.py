@@ -31,8 +31,8 @@ class ReviewKD(Objective):
 
     The authors take all levels of an FPN; of a classifier the end of each stage in front of its ReLU, and the pooled
     vector as a map of one position. On CIFAR-100 the weight rises over 20 epochs,
-    ``dict(type='ObjectiveScheduleHook', objective='review', warmup=20)``, and the teacher normalizes by the statistics of
-    the batch, ``teacher=dict(batch_statistics=True, ...)``.
+    ``dict(type='ObjectiveScheduleHook', objective='review', warmup=20)``, and the teacher normalizes by the statistics
+    of the batch, ``teacher=dict(batch_statistics=True, ...)``.
 
     Args:
         taps (list): Tap pairs from the finest level to the deepest: ``['neck']`` of a detector, or
@@ -108,7 +108,7 @@ class ReviewKD(Objective):
             # A batch of one vector, such as the last of an epoch, has no statistics of its own.
             with running_statistics(fusion) if own.numel() == own.shape[1] else nullcontext():
                 output, deeper = fusion(own, deeper, target.shape[2:])
-            losses[f'loss_{index}'] = self.loss(output, target.to(output.dtype))
+            losses[f'loss_{index}'] = self.loss(output, target)
         return dict(reversed(losses.items()))
 
 
@@ -116,9 +116,9 @@ def _check_levels(levels: Sequence[FeaturePair], student: TappedPass, teachers: 
     for pair in levels:
         for side, feature in zip(('student', 'teacher'), pair.of(student, teachers)):
             if feature.dim() == 3:
-                raise ValueError(f"the {side}'s {getattr(pair, side).tap!r} gives tokens {tuple(feature.shape[1:])} that "
-                                 'are no grid over the image, and a fusion looks at neighboring positions; tap places that '
-                                 'give maps.')
+                raise ValueError(f"the {side}'s {getattr(pair, side).tap!r} gives tokens {tuple(feature.shape[1:])} "
+                                 'that are no grid over the image, and a fusion looks at neighboring positions; tap '
+                                 'places that give maps.')
     for finer, deeper in zip(levels, levels[1:]):
         sizes = [shape_of(pair.student.of(student))[1:] for pair in (finer, deeper)]
         if any(fine < deep for fine, deep in zip(*sizes)):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmfeatdistill.checks.preflight import _tap_rows
 from mmfeatdistill.connectors import CrossAttention
 from mmfeatdistill.connectors.cross_attention import cross_attention
 from mmfeatdistill.errors import ConfigError
@@ -149,6 +150,7 @@ def test_a_detector_learns_from_another_through_it():
     sum(value for name, value in losses.items() if name.startswith('fpn.')).backward()
     assert sorted(name for name in losses if name.startswith('fpn.')) == [f'fpn.loss_{level}' for level in range(4)]
     assert model.backbone.conv1.weight.grad.any()
+    assert [row.connected for row in _tap_rows(model)][:2] == ['32x16x16', '32x8x8'], 'as check_teacher shows'
     assert not any(parameter.requires_grad for parameter in model.teachers[0].model.parameters())
 
 

@@ -105,8 +105,8 @@ def test_the_objective_is_the_authors_with_their_geometry(name, options):
     objective.student_blocks[0], objective.teacher_blocks[0] = with_weights_of('s'), with_weights_of('t')
     if name == 'narrow':
         with torch.no_grad():
-            objective.align[0].weight.copy_(G['narrow_align.weight'])
-            objective.align[0].bias.copy_(G['narrow_align.bias'])
+            objective.connectors[0].weight.copy_(G['narrow_align.weight'])
+            objective.connectors[0].bias.copy_(G['narrow_align.bias'])
     losses = objective(reading(student, samples()), [reading(G['teacher'])])
     total = sum(losses.values())
     total.backward()
@@ -235,7 +235,7 @@ def test_a_twin_has_nothing_to_learn_at_first():
 
 
 @pytest.mark.parametrize('make, tap, words', [
-    (classifier, 'backbone', r'model.objectives.fgd: FGD needs the boxes of the batch, .* ImageClassifier of mmpretrain'),
+    (classifier, 'backbone', 'objectives.fgd: FGD needs the boxes of the batch, .* ImageClassifier of mmpretrain'),
     (segmenter, 'backbone[-1]', 'model.objectives.fgd: FGD needs the boxes of the batch, .* of mmseg has none'),
     (detector, dict(student='neck[0]', teacher='neck[1]'),
      r'fgd.taps: the two maps must have the same size, .* \(1, 16, 16, 16\), .* \(1, 32, 8, 8\)'),

@@ -93,7 +93,8 @@ def test_a_fusion_starts_as_those_of_the_authors():
     fusion = AttentionFusion(256, 64, 128, fuses=True)
     for conv, fan_in in ((fusion.reduce[0], 256), (fusion.expand[0], 9 * 64)):
         bound = (3 / fan_in) ** 0.5
-        assert conv.weight.abs().max() <= bound and conv.weight.std().item() == pytest.approx(bound / 3 ** 0.5, rel=0.05)
+        assert conv.weight.abs().max() <= bound
+        assert conv.weight.std().item() == pytest.approx(bound / 3 ** 0.5, rel=0.05)
     assert fusion.attention.weight.abs().max() <= (1 / 128) ** 0.5
 
 
