@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmfeatdistill.checks.preflight import preflight
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
+from mmfeatdistill.checks.preflight import preflight
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.taps.layout import Layout
 from mmfeatdistill.teacher.input_size import InputSize
@@ -147,7 +147,8 @@ def test_a_bright_patch_is_found_on_both_sides(network, options):
 def test_sizes_of_the_teachers_images():
     images = torch.arange(6.).view(1, 1, 2, 3)
     padded = InputSize(multiple_of=4, fit='pad').apply(images, -1.0)
-    assert padded.shape == (1, 1, 4, 4) and torch.equal(padded[..., :2, :3], images) and (padded[..., 2:, :] == -1).all()
+    assert padded.shape == (1, 1, 4, 4) and torch.equal(padded[..., :2, :3], images)
+    assert (padded[..., 2:, :] == -1).all()
     assert InputSize().apply(images, 0.0) is images
     feature = torch.randn(1, 2, 4, 4)  # of padded 8 x 8; the image ends after half of it
     kept = InputSize(multiple_of=8, fit='pad').uncovered(feature, Layout('map', 2.0), (4, 8))
@@ -156,7 +157,8 @@ def test_sizes_of_the_teachers_images():
 
 def test_what_is_said_of_sizes_has_to_make_sense(preprocessor):
     for options, message in ((dict(scale=0), 'input: scale: expected a positive number'), (dict(multiple_of=1.5),
-                             'input: multiple_of: expected a positive integer'), (dict(fit='crop'), "fit: expected 'res"),
+                             'input: multiple_of: expected a positive integer'),
+                             (dict(fit='crop'), "fit: expected 'res"),
                              (dict(size=(64, 64), scale=2), 'input: scale: has no effect'), (dict(sclae=1), "'scale'")):
         with pytest.raises(ConfigError, match=message):
             built(dict(timm='resnet18', checkpoint=None, input=options), preprocessor)
