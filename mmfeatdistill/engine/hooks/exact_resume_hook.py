@@ -218,9 +218,9 @@ def explain_other_number(before: int, now: int, batch_size: Any) -> str:
     images = f'now {now} x {batch_size}' if batch_size else f'now those of {now} batches'
     return (f'Resumed by {now} process{"es" * (now > 1)}, and saved by {before}: weights, optimizer, averages and the '
             'position in the schedule are those of the checkpoint. The training does not end with the same weights, '
-            'bit for bit: each process draws random numbers of its own, and its losses and BatchNorms see its own images. '
-            f'Keep the number of images in a step ({images}), by train_dataloader.batch_size: each step then has the '
-            'same images, and schedules and learning rate stay right.')
+            'bit for bit: each process draws random numbers of its own, and its losses and BatchNorms see its own '
+            f'images. Keep the number of images in a step ({images}), by train_dataloader.batch_size: each step then '
+            'has the same images, and schedules and learning rate stay right.')
 
 
 def _roots(runner: Any) -> dict[str, Any]:
