@@ -48,5 +48,5 @@ def _downloads(dataset: Mapping, cfg: Config) -> bool:
     name = dataset.get('type')
     cls = DATASETS.get(f'{cfg.get("default_scope")}.{name}' if isinstance(name, str) and '.' not in name else name) \
         if isinstance(name, str) and cfg.get('default_scope') else name
-    return inspect.isclass(cls) and any('download' in inspect.signature(base.__init__).parameters
-                                        for base in cls.__mro__ if '__init__' in vars(base))
+    return inspect.isclass(cls) and any('download' in inspect.signature(vars(base)['__init__']).parameters
+                                        for base in cls.__mro__ if inspect.isfunction(vars(base).get('__init__')))
