@@ -10,6 +10,7 @@ from mmfeatdistill.losses.decoupled import decoupled
 from mmfeatdistill.losses.dist import DIST, dist
 from mmfeatdistill.losses.factor_transfer import FactorTransfer, factor_transfer
 from mmfeatdistill.losses.kl_divergence import KLDivergence, kl_divergence
+from mmfeatdistill.losses.logit_standardization import standardize_logits
 from mmfeatdistill.losses.lsh import lsh, lsh_bias
 from mmfeatdistill.losses.masked_generative import masked_generative
 from mmfeatdistill.losses.overhaul import overhaul_margin, partial_l2
@@ -24,4 +25,4 @@ __all__ = [
     'activation_boundary', 'appearance', 'attention_transfer', 'channel_wise_divergence',
     'decoupled', 'dist', 'factor_transfer', 'kl_divergence', 'lsh', 'lsh_bias',
     'masked_generative', 'overhaul_margin', 'partial_l2', 'pearson', 'relational_angle',
-    'relational_distance', 'squared_error']
+    'relational_distance', 'squared_error', 'standardize_logits']
