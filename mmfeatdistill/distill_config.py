@@ -7,6 +7,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.registry import SCOPE, TEACHER_SOURCES
 
 
 def is_distillation(cfg: Config) -> bool:
@@ -90,10 +91,41 @@ def teacher_options(cfg: Any) -> dict[str, Any]:
     Examples:
         >>> teacher_options(['a.py', dict(config='b.py', checkpoint=None)])
         {'model.teacher[0]': {'config': 'a.py'}, 'model.teacher[1]': {'config': 'b.py', 'checkpoint': None}}
+        >>> teacher_options(dict(timm='resnet18', checkpoint=None))['model.teacher']['model']
+        {'type': 'mmfeatdistill.TimmNetwork', 'name': 'resnet18', 'arguments': {}, 'pretrained': False}
     """
     several = isinstance(cfg, Sequence) and not isinstance(cfg, str)
     entries = {f'model.teacher[{i}]': entry for i, entry in enumerate(cfg)} if several else {'model.teacher': cfg}
-    return {key: dict(config=entry) if isinstance(entry, str) else entry for key, entry in entries.items()}
+    return {key: dict(config=entry) if isinstance(entry, str) else _of_library(entry, key)
+            for key, entry in entries.items()}
+
+
+def teacher_sources() -> list[str]:
+    """The keys by which a teacher may come from elsewhere than the MM libraries, such as ``'timm'``."""
+    TEACHER_SOURCES.import_from_location()
+    return sorted(TEACHER_SOURCES.module_dict)
+
+
+def _of_library(entry: Any, key: str) -> Any:
+    """A teacher of another library as the MM model that wears it; anything else as it is."""
+    named = [source for source in teacher_sources() if source in entry] if isinstance(entry, Mapping) else []
+    if not named:
+        return entry
+    ways = [*named, *(name for name in ('config', 'model') if entry.get(name) is not None)]
+    if len(ways) > 1:
+        raise ConfigError(f'{key}: give one of {" and ".join(map(repr, ways))}.')
+    [source] = named
+    options = {name: value for name, value in entry.items() if name not in (source, 'arguments')}
+    name, arguments = entry[source], entry.get('arguments', {})
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f'{key}.{source}: expected the name of a network, got {name!r:.100}.')
+    if not isinstance(arguments, Mapping):
+        raise ConfigError(f'{key}.arguments: expected a dict of arguments for {name!r}, got {arguments!r:.100}.')
+    is_pretrained = options.get('checkpoint') == 'pretrained'
+    if is_pretrained:
+        options['checkpoint'] = 'init_cfg'  # those that the network has when it is built
+    kind = f'{SCOPE}.{TEACHER_SOURCES.module_dict[source].__name__}'
+    return dict(options, model=dict(type=kind, name=name, arguments=dict(arguments), pretrained=is_pretrained))
 
 
 def with_teacher_options(cfg: Any, **changes: Any) -> Any:

@@ -30,9 +30,12 @@ class _HookRegistry(Registry):
                 root.HOOKS.register_module(name=name, module=module)
 
 
-# A runner builds its model first. Looking up the distiller imports the hooks too, which are then found without a scope.
-_MODEL_ROOMS = ('backbones', 'losses', 'connectors', 'objectives', 'distillers', 'engine.hooks')
+# A runner builds its model first. Looking up the distiller imports the hooks too, which are then found without a scope,
+# and which the runner then registers by itself.
+_MODEL_ROOMS = ('backbones', 'losses', 'connectors', 'teacher.sources', 'objectives', 'distillers', 'engine.hooks',
+                'engine.needed_hooks')
 MODELS = Registry('model', parent=root.MODELS, scope=SCOPE, locations=[f'{SCOPE}.{room}' for room in _MODEL_ROOMS])
+TEACHER_SOURCES = Registry('source of teachers', scope=SCOPE, locations=[f'{SCOPE}.teacher.sources'])
 HOOKS = _HookRegistry('hook', parent=root.HOOKS, scope=SCOPE, locations=[f'{SCOPE}.engine.hooks'])
 OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope=SCOPE,
                           locations=[f'{SCOPE}.engine.optim_wrapper'])

@@ -291,8 +291,11 @@ MAP, ROWS = (N, C, 24, 24), (2048, C)
 FUNCTIONS: dict[str, tuple[tuple, dict]] = {
     'activation_boundary': (MAP, dict(margin=1.0)),
     'appearance': (MAP, {}),
+    'attention_error': (MAP, dict(tau=0.5)),
     'channel_wise_divergence': (MAP, dict(tau=4.0)),
     'decoupled': (ROWS, dict(labels=torch.arange(2048) % C, alpha=1.0, beta=8.0, tau=4.0)),
+    'focal': (MAP, dict(masks=[torch.rand(N, 24, 24)] * 2, tau=0.5)),
+    'global_relation': (MAP, dict(student_block=nn.Identity(), teacher_block=nn.Identity())),
     'kl_divergence': (MAP, dict(tau=4.0)),
     'lsh': (ROWS, dict(weight=torch.randn(512, C), bias=torch.zeros(512))),
     'masked_generative': (MAP, dict(generator=nn.Identity(), noise=torch.rand(N, 1, 24, 24), mask_ratio=0.5)),
@@ -322,7 +325,7 @@ def test_a_loss_needs_one_tensor_of_the_feature_size(monkeypatch, name, loss, sh
 
     def run():
         return loss([student], [teacher]) if several else loss(student, teacher)
-    run().backward()
+    run().sum().backward()  # some functions give several losses
     peak, held, value = allocations(run)
     assert value.requires_grad
     size = student.numel() * student.element_size()

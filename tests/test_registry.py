@@ -19,8 +19,8 @@ from tests.helpers.models import classifier, detector, segmenter
 ALIASES = {
     'ABLoss': 'ActivationBoundary', 'ATLoss': 'AttentionTransfer', 'AngleWiseRKD': 'RelationalAngle',
     'CWDLoss': 'ChannelWiseDivergence', 'DISTLoss': 'DIST', 'DKD': 'Decoupled', 'DKDLoss': 'Decoupled',
-    'DistanceWiseRKD': 'RelationalDistance', 'FTLoss': 'FactorTransfer', 'KDLoss': 'KLDivergence',
-    'PKDLoss': 'Pearson'}
+    'DistanceWiseRKD': 'RelationalDistance', 'FTLoss': 'FactorTransfer', 'HCL': 'HierarchicalContext',
+    'KDLoss': 'KLDivergence', 'PKDLoss': 'Pearson'}
 SHAPES = dict(student_shape=FeatureShape(8, 4, 4), teacher_shape=FeatureShape(16, 4, 4))
 
 

@@ -1,7 +1,8 @@
 """Trains any MM model, distilled or not, of any task."""
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmfeatdistill.engine.command_line import at_least, configure_training, run_arguments
+from mmfeatdistill.engine.command_line import add_training_options, at_least, configure_training, run_arguments
+from mmfeatdistill.engine.lost_processes import lost_processes_named
 from mmfeatdistill.zoo.configs import build_runner
 
 
@@ -9,15 +10,13 @@ from mmfeatdistill.zoo.configs import build_runner
 def main() -> None:
     """Parses the command line, builds the runner and trains."""
     parser = run_arguments(__doc__)
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='resume from a checkpoint, or from the latest one in the work directory')
-    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate to the actual batch size')
+    add_training_options(parser)
     parser.add_argument('--check-teacher', nargs='?', type=at_least(10), const=200, metavar='IMAGES',
                         help='first evaluate the teacher on so many validation images (default: 200), and do not start '
                              'with one at chance level')
-    build_runner(configure_training(parser.parse_args())).train()
+    runner = build_runner(configure_training(parser.parse_args()))
+    with lost_processes_named():
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmfeatdistill.checkpoints.load import LoadReport
+from mmfeatdistill.checkpoints.load_fit import find_renamings
 
 
 class NamedWeights(NamedTuple):
@@ -16,11 +17,13 @@ class NamedWeights(NamedTuple):
         report (LoadReport): Of the entire model.
         partly (list[str]): Children of the model of which only a part was loaded.
         unloaded (list[str]): Children of the model that have parameters, of which nothing was loaded.
+        misfits (list[str]): Of each module that was given weights and could take none, why.
     """
 
     report: LoadReport
     partly: list[str]
     unloaded: list[str]
+    misfits: list[str]
 
 
 def load_init_cfg(model: nn.Module, cfg: Mapping) -> NamedWeights:
@@ -50,7 +53,8 @@ def load_init_cfg(model: nn.Module, cfg: Mapping) -> NamedWeights:
         loaded.update(inside + name for name in _tensors(module))
         # What mmengine asks a module before it calls its init_weights().
         kept += [part for part in module.modules() if not isinstance(part, BaseModule)]
-    handles = [module._register_load_state_dict_pre_hook(partial(_note, name, loaded), with_module=True)
+    given: dict[str, Mapping[str, Tensor]] = {}
+    handles = [module._register_load_state_dict_pre_hook(partial(_note, name, loaded, given), with_module=True)
                for name, module in model.named_modules()]
     for module in kept:
         module.is_init = True  # type: ignore[assignment]
@@ -61,25 +65,44 @@ def load_init_cfg(model: nn.Module, cfg: Mapping) -> NamedWeights:
             handle.remove()
         for module in kept:
             vars(module).pop('is_init', None)
-    return _judge(model, loaded)
+    return _judge(model, loaded, [sentence for path, weights in given.items()
+                                  if (sentence := _misfit(model.get_submodule(path), path, weights, loaded))])
 
 
-def _judge(model: nn.Module, loaded: set[str]) -> NamedWeights:
+def _judge(model: nn.Module, loaded: set[str], misfits: list[str]) -> NamedWeights:
     wanted = [name for name in _tensors(model) if not name.endswith('num_batches_tracked')]
     missing = [name for name in wanted if name not in loaded]
     begun = {name.partition('.')[0] for name in wanted if name in loaded}
     children = list(dict.fromkeys(name.partition('.')[0] for name in missing))
     return NamedWeights(LoadReport('init_cfg', len(wanted) - len(missing), tuple(missing), (), ()),
                         [child for child in children if child in begun],
-                        [child for child in children if child not in begun])
+                        [child for child in children if child not in begun], misfits)
 
 
-def _note(path: str, loaded: set[str], module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str,
-          *_: Any) -> None:
+def _misfit(module: nn.Module, path: str, given: Mapping[str, Tensor], loaded: set[str]) -> str:
+    """Why a module could take nothing of some weights; empty if it took some."""
+    own = {name: value for name, value in module.state_dict().items() if not name.endswith('num_batches_tracked')}
+    if any((f'{path}.{name}' if path else name) in loaded for name in own):
+        return ''
+    where = f'what init_cfg names for {path!r} fits nothing there'
+    shapes = [f'{name}: file {[*given[name].shape]}, model {[*value.shape]}' for name, value in own.items()
+              if name in given]
+    if shapes:
+        return f'{where}, as shapes differ ({shapes[0]}): the file is of a network of another width'
+    renamings = find_renamings([*own], [*given])
+    if renamings and not renamings[0].new:
+        return f'{where}: give it prefix={renamings[0].old!r}, with which the names in the file begin'
+    return f'{where}: the file has names such as {next(iter(given), None)!r}, and the network {next(iter(own), None)!r}'
+
+
+def _note(path: str, loaded: set[str], given: dict[str, Mapping[str, Tensor]], module: nn.Module,
+          state_dict: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
     """Called before a module takes its own tensors out of a state dict, whoever loads it."""
+    if not prefix:
+        given[path] = dict(state_dict)
     for name, value in _own_tensors(module):
-        given = state_dict.get(prefix + name)
-        if given is not None and given.shape == value.shape:
+        found = state_dict.get(prefix + name)
+        if found is not None and found.shape == value.shape:
             loaded.add(f'{path}.{name}' if path else name)
 
 

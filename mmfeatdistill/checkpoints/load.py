@@ -1,4 +1,5 @@
 """Loading a teacher's weights, and saying exactly what was loaded."""
+import os.path as osp
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +70,9 @@ def load_checkpoint(model: nn.Module, source: str, weights_only: bool = True) ->
             refuses.
     """
     state_dict = _unwrapped(model, _read_state_dict(source, weights_only))
+    if hasattr(model, 'own_names'):  # it wears a network of another library, whose files have names of their own
+        names = model.own_names(state_dict)
+        state_dict = _select(state_dict, names.get)
     missing, unexpected, mismatched = _load(model, state_dict)
     # Checkpoints from before PyTorch 0.4.1 have no such counters, and nothing in eval mode reads them.
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
@@ -115,6 +119,8 @@ def _is_weights(value: Any) -> bool:
 
 
 def _read_state_dict(source: str, weights_only: bool) -> Mapping[str, Tensor]:
+    if source.endswith('.safetensors') and osp.isfile(source):
+        return _read_safetensors(source)
     checkpoint = read_checkpoint_file(source, weights_only)
     for key in _KEYS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
@@ -132,6 +138,18 @@ def _read_state_dict(source: str, weights_only: bool) -> Mapping[str, Tensor]:
         raise ValueError(f"{source!r} holds no weights: expected a 'state_dict' of tensors, got {content}. Give the "
                          'checkpoint of a model.')
     return checkpoint
+
+
+def _read_safetensors(source: str) -> Mapping[str, Tensor]:
+    """Tensors alone, as timm and Hugging Face store them."""
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError(f'{source!r}: reading it needs safetensors: pip install safetensors.') from error
+    try:
+        return load_file(source)
+    except Exception as error:  # noqa: BLE001 - a broken file shows in many ways; all mean the same here
+        raise ValueError(f'{source!r} cannot be read as a checkpoint: {type(error).__name__}: {error}') from error
 
 
 def _select(state_dict: Mapping[str, Tensor], rename: Callable[[str], Optional[str]]) -> OrderedDict:

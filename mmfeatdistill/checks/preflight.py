@@ -18,7 +18,7 @@ from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives import Objective
-from mmfeatdistill.objectives.pairs import match_features
+from mmfeatdistill.objectives.pairs import match_features, run_connector
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.feature_map import as_map, same_size
 from mmfeatdistill.taps.isolation import eval_isolated
@@ -104,8 +104,9 @@ def preflight(cfg: Config, images: int = 200) -> Preflight:
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     distiller = _build(cfg).to(get_device())
     checks = check_teachers(distiller, cfg, images)
-    rows = [_input_row('student', distiller.student, distiller.teachers[0].batch_space, '-')]
-    rows += [_input_row(check.key, teacher.model, teacher.space, 'no' if teacher.convert.is_identity else 'yes')
+    rows = [_input_row('student', distiller.student, distiller.teachers[0].input.batch_space, '-')]
+    rows += [_input_row(check.key, teacher.model, teacher.input.space,
+                        'no' if teacher.input.convert.is_identity else 'yes')
              for check, teacher in zip(checks, distiller.teachers)]
     compared = dict.fromkeys(tap for objective in distiller.objectives.values() for tap in objective.compared_taps)
     return Preflight(rows, list(_tap_rows(distiller)), checks, check_twin(distiller.student, list(compared)))
@@ -145,16 +146,12 @@ def _input_row(network: str, model: nn.Module, space: InputSpace, converted: str
 @torch.no_grad()
 def _tap_rows(distiller: FeatureDistiller) -> Iterator[TapRow]:
     for name, objective in distiller.objectives.items():
-        student = _read(distiller.student, objective.student_taps, 'student')
-        teachers = [_read(distiller.teachers[i].model, objective.teacher_taps, 'teacher')
+        # With readers of their own: those of the distiller stay as they are.
+        student, _ = probe(distiller.student, TapReader(distiller.student, objective.student_taps, 'student'))
+        teachers = [distiller.teachers[i].probe(objective.teacher_taps, 'teacher')[0]
                     for i in objective.teachers_read(len(distiller.teachers))]
         with eval_isolated(objective):
             yield from _tap_rows_of(name, objective, student, teachers)
-
-
-def _read(model: nn.Module, taps: list[str], owner: str) -> TappedPass:
-    """A dry run with a reader of its own: those of the distiller stay as they are."""
-    return probe(model, TapReader(model, taps, owner))[0]
 
 
 def _tap_rows_of(name: str, objective: Objective, student: TappedPass, teachers: list[TappedPass]) -> Iterator[TapRow]:
@@ -166,7 +163,7 @@ def _tap_rows_of(name: str, objective: Objective, student: TappedPass, teachers:
         connector = next(connectors, None)
         connected = resized = None
         if connector is not None:
-            connected = connector(as_map(own))
+            connected = run_connector(connector, own, target)
             resized, _ = same_size(connected, as_map(target), own.dim() == 3 or target.dim() == 3)
         yield TapRow(name, f'{pair.student} {_shape(own)}', f'{pair.teacher} {_shape(target)}',
                      _shape(connected), _shape(resized))

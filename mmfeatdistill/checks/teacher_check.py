@@ -22,8 +22,9 @@ from mmfeatdistill.taps.isolation import random_state_kept
 from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.teacher.initialization import init_unset_parameters
 from mmfeatdistill.teacher.input_space import RAW, InputSpace, how_to_state, pipeline_space
+from mmfeatdistill.teacher.sources.library_network import LibraryNetwork
 from mmfeatdistill.teacher.teacher import Teacher, follow_pipelines
-from mmfeatdistill.zoo.configs import build_model, load_config
+from mmfeatdistill.zoo.configs import build_model, has_own_preprocessor, load_config
 
 _GO_ON = ("To train all the same, leave --check-teacher out, or have dict(type='mmfeatdistill.TeacherCheckHook', "
           'allow_chance=True) in custom_hooks.')
@@ -111,7 +112,7 @@ class _Check:
         self._distiller = distiller
         self._teacher: Teacher = distiller.teachers[index]
         name = self._entry.get('config')
-        self._name = name or f'{self._key}.model'
+        self._name = name or self._entry['model'].get('name') or f'{self._key}.model'
         self._own = network_config(load_config(name) if name else Config(dict(model=self._entry['model'])))
 
     def run(self, images: int) -> TeacherCheck:
@@ -161,7 +162,8 @@ class _Check:
             yield Finding('note', f'{counts}. That is fine, as features are matched; logits could not be.')
 
     def _input(self) -> Iterator[Finding]:
-        converted = 'is handed on as it is' if self._teacher.convert.is_identity else 'is converted for the teacher'
+        is_same = self._teacher.input.convert.is_identity
+        converted = 'is handed on as it is' if is_same else 'is converted for the teacher'
         yield Finding('ok', f"The student's normalized input {converted}.")
         yield from self._training_input()
 
@@ -188,7 +190,7 @@ class _Check:
     def _fed(self) -> torch.Tensor:
         """Some images of the training, as the teacher gets them."""
         inputs, samples = _some(self._cfg.train_dataloader, self._distiller.data_preprocessor, training=True)
-        return self._teacher.convert(inputs, samples)
+        return self._teacher.input.convert(inputs, samples)  # of any size: it is looked at pixel by pixel
 
     def _expected(self) -> torch.Tensor:
         """Some of the student's validation images, as the teacher's own pipeline and data preprocessor make them."""
@@ -205,9 +207,13 @@ class _Check:
         if not self._cfg.get('val_dataloader') or not self._cfg.get('val_evaluator'):
             return 'the config has no val_dataloader and val_evaluator'
         library, wanted = (cfg.get('default_scope') for cfg in (self._own, self._cfg))
+        if isinstance(self._teacher.model, LibraryNetwork):
+            library = 'mmpretrain' if self._teacher.model.num_classes else 'another library'
+            if self._teacher.input.size.size is not None:
+                return 'it takes images of one size only'
         if None not in (library, wanted) and library != wanted:
             return f'it is of {library}, and the evaluator of {wanted}'
-        if self._teacher.is_input_stated:
+        if self._teacher.input.is_stated:
             return f'{self._key}.input is stated, and its own data preprocessor, which prediction takes, is not it'
         with config_key('val_dataloader'):
             data = ValidationData(self._dataloader(), self._cfg.val_evaluator, images)
@@ -228,7 +234,7 @@ class _Check:
 
     def _evaluate(self, data: ValidationData) -> tuple[Scores, float]:
         torch.manual_seed(0)
-        blank = build_model(self._own, data_preprocessor=copy.deepcopy(self._distiller.data_preprocessor)).eval()
+        blank = self._build(pretrained=False).eval()
         init_unset_parameters(blank)
         device = next(self._teacher.model.parameters()).device
         # A data preprocessor follows to(), and not the way that the teacher takes with the student.
@@ -247,7 +253,7 @@ class _Check:
     def _normalized_before(self) -> InputSpace:
         """What the student's validation pipeline makes of images for a teacher that normalizes them itself."""
         has_pipeline = 'pipeline' in _innermost((self._own.get('val_dataloader') or {}).get('dataset', {}))
-        if has_pipeline or not self._teacher.has_own_input:
+        if has_pipeline or not self._teacher.input.is_own:
             return RAW
         with config_key('val_dataloader.dataset'):
             return pipeline_space(self._cfg.val_dataloader.get('dataset'))
@@ -256,12 +262,20 @@ class _Check:
         """The teacher as its file has it: one whose modules were made cheaper may not run from end to end."""
         if not self._teacher.is_accelerated or self._teacher.load_report is None:
             return self._teacher.model
-        network = copy.deepcopy(blank)
         if self._teacher.load_report.source == 'init_cfg':
+            network = self._build(pretrained=True)
             load_init_cfg(network, self._own.model)
         else:
+            network = copy.deepcopy(blank)
             load_checkpoint(network, self._teacher.load_report.source, self._teacher.weights_only)
         return network
+
+    def _build(self, pretrained: bool) -> nn.Module:
+        """The teacher's network; some libraries give it its weights when it is built."""
+        own = copy.deepcopy(self._own)
+        if not pretrained and own.model.get('pretrained') is True:
+            own.model.pretrained = False
+        return build_model(own, data_preprocessor=copy.deepcopy(self._distiller.data_preprocessor))
 
     def _guessing(self, metric: str) -> float:
         """What guessing gives, in per cent, where the metric is the accuracy of a classifier."""
@@ -275,7 +289,7 @@ class _Check:
         option = 'to_rgb' if hasattr(self._teacher.model.data_preprocessor, 'to_rgb') else 'bgr_to_rgb'
         value = InputSpace.of(self._teacher.model.data_preprocessor).reverses_channels
         if clearly_better(swapped, declared):
-            has_own = 'data_preprocessor' in self._own or 'data_preprocessor' in self._own.model
+            has_own = has_own_preprocessor(self._own, self._teacher.model)
             where = self._name if has_own else "the student's config, as the teacher has none of its own"
             yield Finding('error', f'{figures}. So the channels are in the wrong order: data_preprocessor.{option} is '
                           f'{value} in {where}; it should be {not value}, with mean and std in that order, or the '

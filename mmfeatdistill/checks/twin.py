@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmfeatdistill.taps.dry_run import probe, run_entry
-from mmfeatdistill.taps.dummy_batch import labeled_sample, library_of
+from mmfeatdistill.taps.dummy_batch import has_masks, labeled_sample, library_of
 from mmfeatdistill.taps.isolation import eval_isolated, training_isolated
 from mmfeatdistill.taps.reader import TapReader
 from mmfeatdistill.taps.tap import TapsNotReached
@@ -66,7 +66,7 @@ def check_twin(model: nn.Module, taps: Sequence[str], inputs: Optional[Tensor] =
     reader, twin = TapReader(model, taps, 'student'), copy.deepcopy(model)
     dry_run, _ = probe(model, reader)
     if inputs is None:
-        inputs, data_samples = _random_batch(dry_run.inputs, library, with_masks=_has_masks(model))
+        inputs, data_samples = _random_batch(dry_run.inputs, library, with_masks=has_masks(model))
     refused = compare_training(dry_run, taps)
     teacher = TapReader(twin, taps, 'teacher')
     _, entry = probe(twin, teacher)
@@ -98,11 +98,6 @@ def _random_batch(like: Tensor, library: str, with_masks: bool) -> tuple[Tensor,
     images = torch.randn(2, *like.shape[1:], generator=generator).to(like)
     return images, [labeled_sample(library, height, width, generator, with_masks, with_masks).to(like.device)
                     for _ in images]
-
-
-def _has_masks(model: nn.Module) -> bool:
-    """Whether a detector trains on masks; some heads of boxes take others where there are masks."""
-    return any('mask' in name or 'Mask' in type(module).__name__ for name, module in model.named_modules())
 
 
 def _difference(student: Tensor, teacher: Tensor) -> float:

@@ -2,8 +2,10 @@
 from mmfeatdistill.connectors.bridge import Bridge
 from mmfeatdistill.connectors.channel_mlp import ChannelMLP
 from mmfeatdistill.connectors.conv import Conv1x1, ConvBN
+from mmfeatdistill.connectors.cross_attention import CrossAttention
 from mmfeatdistill.connectors.identity import Identity
 from mmfeatdistill.connectors.masked_generator import MaskedGenerator
 from mmfeatdistill.connectors.translator import Translator
 
-__all__ = ['Bridge', 'ChannelMLP', 'Conv1x1', 'ConvBN', 'Identity', 'MaskedGenerator', 'Translator']
+__all__ = ['Bridge', 'ChannelMLP', 'Conv1x1', 'ConvBN', 'CrossAttention', 'Identity', 'MaskedGenerator',
+           'Translator']

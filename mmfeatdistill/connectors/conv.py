@@ -28,6 +28,25 @@ class Conv1x1(nn.Conv2d):
         super().__init__(student_shape.channels, teacher_shape.channels, kernel_size=1)
 
 
+def aligned(student_shape: FeatureShape, teacher_shape: FeatureShape) -> nn.Module:
+    """What brings a student's feature to the teacher's width: nothing where the two are equal, else a :class:`Conv1x1`.
+
+    Args:
+        student_shape (FeatureShape): Found by the dry run.
+        teacher_shape (FeatureShape): Found by the dry run.
+
+    Returns:
+        nn.Module: From the student's width to the teacher's.
+
+    Examples:
+        >>> from mmfeatdistill.taps.feature_map import FeatureShape
+        >>> aligned(FeatureShape(8, 4, 4), FeatureShape(8, 2, 2))
+        Identity()
+    """
+    same = student_shape.channels == teacher_shape.channels
+    return nn.Identity() if same else Conv1x1(student_shape, teacher_shape)
+
+
 @MODELS.register_module()
 class ConvBN(nn.Sequential):
     """A 1x1 convolution without bias and batch normalization: the student transform of OFD.

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmfeatdistill.connectors.conv import Conv1x1
+from mmfeatdistill.connectors.conv import aligned
 from mmfeatdistill.losses.masked_generative import masked
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import FeatureShape
@@ -50,7 +50,7 @@ class MaskedGenerator(nn.Module):
         self.mask_ratio = mask_ratio
         self.hide = hide
         width = teacher_shape.channels
-        self.align = nn.Identity() if student_shape.channels == width else Conv1x1(student_shape, teacher_shape)
+        self.align = aligned(student_shape, teacher_shape)
         self.generation = nn.Sequential(
             nn.Conv2d(width, width, kernel_size=3, padding=1),
             nn.ReLU(inplace=True),

@@ -23,13 +23,14 @@ def num_classes(model: nn.Module) -> Optional[int]:
         model (nn.Module): Of any MM library.
 
     Returns:
-        int: None where no head says it.
+        int: None where neither a head nor the network says it.
     """
     for path, module in model.named_modules():
         # The head of an RPN tells objects from background, and has one class.
         if 'head' in path and 'rpn' not in path and isinstance(getattr(module, 'num_classes', None), int):
             return module.num_classes
-    return None
+    own = getattr(model, 'num_classes', None)
+    return own if isinstance(own, int) else None
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """A student that mimics one or several teachers while it trains."""
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from mmfeatdistill.distillers.batch_errors import explain_batch_errors
 from mmfeatdistill.distillers.building import ADDED, build_objectives, build_student
+from mmfeatdistill.distillers.preparing import no_gradient, prepare_objectives
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.objectives.base import keep_in_graph
@@ -19,7 +19,7 @@ from mmfeatdistill.objectives.statistics import NeedsStatistics
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
-from mmfeatdistill.taps.training_run import TapDiffersInTraining, check_training
+from mmfeatdistill.taps.uncompiled import uncompiled
 from mmfeatdistill.teacher.teacher import build_teachers
 
 _IDLE = 'distiller.idle'
@@ -68,6 +68,7 @@ class FeatureDistiller(BaseModel):
                               "'student', 'teacher' and 'objectives'. What belongs to the student goes into "
                               'model.student.')
         super().__init__()
+        MODELS.import_from_location()  # a config that names classes, not strings, has looked nothing up yet
         worn = build_student(student, data_preprocessor)
         # Not registered as a child: its children become this module's own.
         self.__dict__.update(student=worn, _checked=set(), teachers=[], reader=None)
@@ -76,11 +77,11 @@ class FeatureDistiller(BaseModel):
         with torch.random.fork_rng(devices=[]):
             built = build_objectives(objectives)
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
-            self._prepare(built)
+            prepare_objectives(built, self._attach, self.teachers)
             self.add_module(ADDED, _Objectives(built))
 
     # What distillation adds runs as it is; torch.compile goes on to the student.
-    @torch.compiler.disable(recursive=False)
+    @uncompiled(recursive=False)
     def forward(self, inputs: Tensor, data_samples: Optional[list] = None, mode: str = 'tensor',
                 **kwargs: Any) -> Any:
         """Runs the student, and in ``mode='loss'`` the objectives that are on.
@@ -196,6 +197,14 @@ class FeatureDistiller(BaseModel):
         else:
             setattr(self.student, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        """What was set on the student is deleted there."""
+        is_own = name in self.__dict__ or hasattr(type(self), name) or 'student' not in self.__dict__
+        if is_own:
+            super().__delattr__(name)
+        else:
+            delattr(self.student, name)
+
     def to(self, *args: Any, **kwargs: Any) -> 'FeatureDistiller':
         """Moves the student as it moves itself, and the teachers with it."""
         return self._as_student('to', *args, **kwargs)
@@ -228,7 +237,7 @@ class FeatureDistiller(BaseModel):
         self.student._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         state_dict.update(added)
 
-    @torch.compiler.disable
+    @uncompiled(recursive=True)
     def _add_losses(self, losses: dict[str, Any], active: Mapping[str, Objective], student: TappedPass,
                     started: Mapping[int, TappedPass]) -> None:
         """Adds the losses of the objectives to the student's own."""
@@ -240,7 +249,7 @@ class FeatureDistiller(BaseModel):
             for key, value in added.items():
                 losses[f'{name}.{key}'] = value * objective.factor_of(key)
 
-    @torch.compiler.disable
+    @uncompiled(recursive=True)
     def _start_teachers(self, objectives: Mapping[str, Objective], inputs: Tensor,
                         data_samples: Optional[list]) -> dict[int, TappedPass]:
         """Starts each teacher once, for all objectives that read it; the readings by teacher."""
@@ -262,28 +271,6 @@ class FeatureDistiller(BaseModel):
         self.reader = TapReader(self.student, taps, owner='student')
         return probe(self.student, self.reader)[0]
 
-    def _prepare(self, objectives: Mapping[str, Objective]) -> None:
-        """Resolves all taps by one dry run of each network, and builds what depends on shapes."""
-        read = {}
-        for name, objective in objectives.items():
-            with config_key(f'model.objectives.{name}'):
-                read[name] = objective.teachers_read(len(self.teachers))
-        features = _dry_run(self._attach, {name: objective.student_taps for name, objective in objectives.items()})
-        _check_training(features, objectives)
-        targets = []
-        for index, teacher in enumerate(self.teachers):
-            owner = 'teacher' if len(self.teachers) == 1 else f'teacher[{index}]'
-            taps = {name: objective.teacher_taps for name, objective in objectives.items() if index in read[name]}
-            if not taps:
-                raise ConfigError(f'model.{owner}: no objective reads it; remove it, or let an objective have '
-                                  f'teacher={index}.')
-            targets.append(_dry_run(partial(teacher.attach, owner=owner), taps))
-        for name, objective in objectives.items():
-            objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
-        for index, teacher in enumerate(self.teachers):
-            running = [name for name, objective in objectives.items() if objective.runs_teacher and index in read[name]]
-            teacher.accelerate(targets[index], running)
-
     def _check_first_step(self, active: Mapping[str, Objective], features: Features, losses: Mapping) -> None:
         """Finds what only a training step shows: names of losses, and taps through which nothing is learned."""
         if not torch.is_grad_enabled():
@@ -300,11 +287,9 @@ class FeatureDistiller(BaseModel):
             dead = [tap for tap in taps if not any(tensor.requires_grad for tensor in features[tap])]
             if not dead:
                 continue
-            message = (f'model.objectives.{name}.taps: no gradient reaches the student through '
-                       f'{", ".join(map(repr, dead))}, as the student is frozen up to there')
             if len(dead) == len(taps):
-                raise RuntimeError(f'{message}. Tap a later place, or remove the objective.')
-            print_log(f'{message}.', logger='current', level=logging.WARNING)
+                raise RuntimeError(no_gradient(name, dead))
+            print_log(no_gradient(name, dead), logger='current', level=logging.WARNING)
 
     def _keep_idle_parameters(self, losses: dict[str, Any]) -> None:
         """Keeps parameters of switched-off objectives in the graph: DDP waits for the gradient of each.
@@ -337,24 +322,3 @@ class _Objectives(ModuleDict):
         """Initializes without touching the random state: the student alone would not have drawn."""
         with torch.random.fork_rng(devices=[]):
             super().init_weights()
-
-
-def _check_training(student: TappedPass, objectives: Mapping[str, Objective]) -> None:
-    """Compares what the student gives in training with the dry run; an error names the objective that it concerns."""
-    taps = {text: name for name, objective in objectives.items() for text in objective.compared_taps}
-    try:
-        check_training(student, taps)
-    except TapDiffersInTraining as error:
-        raise ConfigError(f'model.objectives.{taps[error.tap]}.taps: {error}') from None
-
-
-def _dry_run(attach: Callable[[Sequence[str]], TappedPass], taps: Mapping[str, Sequence[str]]) -> TappedPass:
-    """Attaches the taps of all objectives at once; an error names the objective that causes it."""
-    with config_key('model.objectives'):
-        try:
-            return attach([tap for of_objective in taps.values() for tap in of_objective])
-        except ValueError:
-            for name, of_objective in taps.items():
-                with config_key(f'model.objectives.{name}.taps'):
-                    attach(of_objective)
-            raise

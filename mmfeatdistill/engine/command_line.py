@@ -12,11 +12,9 @@ from mmengine.device import get_device, is_cuda_available
 from torch import distributed
 
 from mmfeatdistill.distill_config import check_distillation, is_distillation
+from mmfeatdistill.engine import needed_hooks
 from mmfeatdistill.errors import config_key
-from mmfeatdistill.registry import SCOPE
 from mmfeatdistill.zoo.configs import load_config
-
-_DISTILL_HOOKS = ('StudentCheckpointHook', 'ExactResumeHook', 'StatisticsHook')
 
 
 def run_arguments(description: str) -> argparse.ArgumentParser:
@@ -30,13 +28,35 @@ def run_arguments(description: str) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help="a config file, or a stock config such as 'mmdet::...'")
+    add_run_options(parser)
+    return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what every command that runs a config takes.
+
+    Args:
+        parser (ArgumentParser): Of a command.
+    """
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
     add_cfg_options(parser, 'override settings of the config, such as train_cfg.max_epochs=3')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed job were started')
     # torch.distributed.launch passes this; torchrun sets the environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what every command that trains takes, for :func:`configure_training`.
+
+    Args:
+        parser (ArgumentParser): Of a command.
+    """
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='resume from a checkpoint, or from the latest one in the work directory')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate to the actual batch size')
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
@@ -158,30 +178,6 @@ def _join_on_cpus(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
 
 
-def add_distill_hooks(cfg: Config) -> Config:
-    """Adds the hooks that every distillation needs, where a config has not got them.
-
-    mmengine refuses two bases that both have ``custom_hooks``, so a student with hooks of its own cannot inherit
-    ``configs/_base_/distill.py`` as well.
-
-    Args:
-        cfg (Config): Any config; one that is no distillation stays as it is.
-
-    Returns:
-        Config: The same.
-
-    Examples:
-        >>> cfg = Config(dict(model=dict(type='mmfeatdistill.FeatureDistiller'), custom_hooks=[dict(type='EMAHook')]))
-        >>> [hook.type for hook in add_distill_hooks(cfg).custom_hooks][:2]
-        ['EMAHook', 'mmfeatdistill.StudentCheckpointHook']
-    """
-    if is_distillation(cfg):
-        hooks = list(cfg.get('custom_hooks') or [])
-        present = {getattr(hook['type'], '__name__', str(hook['type'])).rpartition('.')[2] for hook in hooks}
-        cfg.custom_hooks = hooks + [dict(type=f'{SCOPE}.{name}') for name in _DISTILL_HOOKS if name not in present]
-    return cfg
-
-
 def configure_training(args: argparse.Namespace) -> Config:
     """Applies the options of training on top of :func:`configure`.
 
@@ -195,7 +191,8 @@ def configure_training(args: argparse.Namespace) -> Config:
     Raises:
         ValueError: An option that does not apply to this config or machine.
     """
-    cfg = add_distill_hooks(configure(args))
+    needed_hooks.install()
+    cfg = configure(args)
     if args.amp:
         if not is_cuda_available():
             raise ValueError("--amp: mmengine's AmpOptimWrapper needs a GPU, and none is visible here; on a CPU, "

@@ -9,6 +9,9 @@ from mmfeatdistill.losses.channel_wise_divergence import (
 from mmfeatdistill.losses.decoupled import decoupled
 from mmfeatdistill.losses.dist import DIST, dist
 from mmfeatdistill.losses.factor_transfer import FactorTransfer, factor_transfer
+from mmfeatdistill.losses.fgd import attention_error, focal, global_relation
+from mmfeatdistill.losses.hierarchical_context import HierarchicalContext, hierarchical_context
+from mmfeatdistill.losses.instance_norm_error import InstanceNormError, instance_norm_error
 from mmfeatdistill.losses.kl_divergence import KLDivergence, kl_divergence
 from mmfeatdistill.losses.logit_standardization import standardize_logits
 from mmfeatdistill.losses.lsh import lsh, lsh_bias
@@ -21,8 +24,9 @@ from mmfeatdistill.losses.squared_error import SquaredError, squared_error
 
 __all__ = [
     'ActivationBoundary', 'AttentionTransfer', 'ChannelWiseDivergence', 'DIST', 'FactorTransfer',
-    'KLDivergence', 'Pearson', 'RelationalAngle', 'RelationalDistance', 'SquaredError',
-    'activation_boundary', 'appearance', 'attention_transfer', 'channel_wise_divergence',
-    'decoupled', 'dist', 'factor_transfer', 'kl_divergence', 'lsh', 'lsh_bias',
-    'masked_generative', 'overhaul_margin', 'partial_l2', 'pearson', 'relational_angle',
-    'relational_distance', 'squared_error', 'standardize_logits']
+    'HierarchicalContext', 'InstanceNormError', 'KLDivergence', 'Pearson', 'RelationalAngle',
+    'RelationalDistance', 'SquaredError',
+    'activation_boundary', 'appearance', 'attention_error', 'attention_transfer', 'channel_wise_divergence',
+    'decoupled', 'dist', 'factor_transfer', 'focal', 'global_relation', 'hierarchical_context', 'instance_norm_error',
+    'kl_divergence', 'lsh', 'lsh_bias', 'masked_generative', 'overhaul_margin', 'partial_l2', 'pearson',
+    'relational_angle', 'relational_distance', 'squared_error', 'standardize_logits']

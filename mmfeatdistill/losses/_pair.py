@@ -74,6 +74,23 @@ def mean_and_variation(tensor: Tensor, dims: Sequence[int]) -> tuple[Tensor, Ten
     return mean, squares.sum(dims, keepdim=True)
 
 
+def half_mean_square(student: Tensor, teacher: Tensor, own: tuple[Tensor, Tensor],
+                     theirs: tuple[Tensor, Tensor]) -> Tensor:
+    """Half the mean squared difference of two features, each times a factor plus a summand; 0 of empty ones.
+
+    Args:
+        student (Tensor): Any shape.
+        teacher (Tensor): The same shape, without gradient.
+        own (tuple[Tensor, Tensor]): Factor and summand of the student's feature, of a shape that extends to its own.
+        theirs (tuple[Tensor, Tensor]): Those of the teacher's.
+    """
+    (scale, shift), (teacher_scale, teacher_shift) = own, theirs
+    # Both scaled and subtracted in one tensor of their size.
+    difference = torch.addcmul(shift - teacher_shift, student, scale).addcmul_(teacher, -teacher_scale)
+    zeros = torch.zeros_like(shift).expand_as(difference)
+    return squared_distance(difference, zeros) / max(2 * difference.numel(), 1)
+
+
 def unit_length(tensor: Tensor, dim: int) -> Tensor:
     """Divides by the norm along ``dim``; zero vectors stay zero, with a bounded gradient."""
     return tensor / length(tensor, dim)

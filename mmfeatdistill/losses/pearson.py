@@ -1,8 +1,7 @@
 """One minus the Pearson correlation of each channel (PKD)."""
-import torch
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair, mean_and_variation, squared_distance
+from mmfeatdistill.losses._pair import half_mean_square, matching_pair, mean_and_variation
 from mmfeatdistill.registry import MODELS
 
 
@@ -38,11 +37,7 @@ def pearson(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = matching_pair(student, teacher, '(N, C, ...)')
     if not student.numel():
         return student.sum()
-    scale, shift = _standardization(student)
-    teacher_scale, teacher_shift = _standardization(teacher)
-    # Both standardized and subtracted in one tensor of their size.
-    difference = torch.addcmul(shift - teacher_shift, student, scale).addcmul_(teacher, -teacher_scale)
-    return squared_distance(difference, torch.zeros_like(shift).expand_as(difference)) / (2 * difference.numel())
+    return half_mean_square(student, teacher, _standardization(student), _standardization(teacher))
 
 
 def _standardization(feature: Tensor) -> tuple[Tensor, Tensor]:

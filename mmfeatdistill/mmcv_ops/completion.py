@@ -1,11 +1,10 @@
 """Completes an installed mmcv that has no compiled operators, for programs that do not import this project."""
 import importlib.util
-import os
-import tempfile
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from typing import Literal
 
+from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.mmcv_ops import EXTENSION, STAND_IN
 
 State = Literal['compiled', 'completed', 'another file', 'bare']
@@ -68,7 +67,8 @@ def install(folder: Path) -> str:
         OSError: The folder cannot be written to.
 
     Examples:
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     done, found = install(Path(folder)), state(Path(folder))
         >>> found
         'completed'
@@ -78,16 +78,7 @@ def install(folder: Path) -> str:
         raise FileExistsError(f'The mmcv in {folder} has compiled operators, which are used; nothing is to be done.')
     if found == 'another file':
         raise FileExistsError(f'{file} is not of mmfeatdistill and is left as it is; look what put it there.')
-    # Under another name first: a program that starts meanwhile reads all of the file or none.
-    descriptor, written = tempfile.mkstemp(dir=folder, prefix='._ext', suffix='.tmp')
-    try:
-        with os.fdopen(descriptor, 'w') as stream:
-            stream.write(STAND_IN.read_text())
-        os.chmod(written, 0o644)
-        os.replace(written, file)
-    except BaseException:
-        os.unlink(written)
-        raise
+    atomic_write(file, STAND_IN.read_text())
     return f'{file} is there: mmcv.ops works in every program of this environment that can import mmfeatdistill.'
 
 
@@ -105,7 +96,8 @@ def remove(folder: Path) -> str:
         OSError: The folder cannot be written to.
 
     Examples:
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     done = install(Path(folder)), remove(Path(folder))
         ...     state(Path(folder))
         'bare'

@@ -4,9 +4,12 @@ from mmfeatdistill.objectives.decoupled import Decoupled
 from mmfeatdistill.objectives.fcfd import FCFD
 from mmfeatdistill.objectives.fcfd_box_head import FCFDBoxHead
 from mmfeatdistill.objectives.feature_match import FeatureMatch
+from mmfeatdistill.objectives.fgd import FGD
 from mmfeatdistill.objectives.ft import FT
 from mmfeatdistill.objectives.lsh import LSH
 from mmfeatdistill.objectives.lsh_roi import LSHRoI
 from mmfeatdistill.objectives.ofd import OFD
+from mmfeatdistill.objectives.review_kd import ReviewKD
 
-__all__ = ['Decoupled', 'FCFD', 'FCFDBoxHead', 'FT', 'FeatureMatch', 'LSH', 'LSHRoI', 'OFD', 'Objective', 'TapPair']
+__all__ = ['Decoupled', 'FCFD', 'FCFDBoxHead', 'FGD', 'FT', 'FeatureMatch', 'LSH', 'LSHRoI', 'OFD', 'Objective',
+           'ReviewKD', 'TapPair']

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, Optional
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -60,7 +61,7 @@ class FeaturePair(NamedTuple):
         """Brings the two to one width and size.
 
         Args:
-            connector (nn.Module): From the student's width to the teacher's.
+            connector (nn.Module): From the student's width to the teacher's; one with ``takes_teacher`` gets both maps.
             student (Tensor): Its feature.
             teacher (Tensor): The teacher's.
 
@@ -68,13 +69,28 @@ class FeaturePair(NamedTuple):
             tuple[Tensor, Tensor]: Two maps of one size, or two vectors: a loss that needs positions says so.
         """
         are_tokens = student.dim() == 3 or teacher.dim() == 3
-        own = as_map(student)
-        # A batch of one vector, such as the last of an epoch, has no statistics of its own.
-        with running_statistics(connector) if own.numel() == own.shape[1] else nullcontext():
-            connected, target = same_size(connector(own), as_map(teacher), are_tokens)
+        connected, target = same_size(run_connector(connector, student, teacher), as_map(teacher), are_tokens)
         if student.dim() == teacher.dim() == 2:
             return connected.flatten(1), target.flatten(1)
         return connected, target
+
+
+def run_connector(connector: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
+    """Runs a connector on a feature.
+
+    Args:
+        connector (nn.Module): See :meth:`FeaturePair.connect`.
+        student (Tensor): The student's feature.
+        teacher (Tensor): The teacher's.
+
+    Returns:
+        Tensor: A map of the size of the student's.
+    """
+    own = as_map(student)
+    maps = (own, as_map(teacher)) if getattr(connector, 'takes_teacher', False) else (own,)
+    # A batch of one vector, such as the last of an epoch, has no statistics of its own.
+    with running_statistics(connector) if own.numel() == own.shape[1] else nullcontext():
+        return connector(*maps)
 
 
 def match_features(taps: Sequence[TapPair], student: TappedPass, teachers: Sequence[TappedPass],
@@ -133,24 +149,27 @@ def build_connectors(cfg: Optional[dict], pairs: Sequence[FeaturePair], student:
         own, target = pair.of(student, teachers)
         connector = build(cfg or dict(type='Identity'), f'{key}.connector', student_shape=shape_of(own),
                           teacher_shape=shape_of(target))
-        if getattr(connector, 'is_spatial', False) and own.dim() == 3:
-            raise ConfigError(
-                f'{key}.connector.type: {type(connector).__name__} looks at neighboring positions, and the student\'s '
-                f'{pair.student.tap!r} gives tokens {tuple(own.shape[1:])} that are no grid over the image; use '
-                "dict(type='Conv1x1'), or tap a place that gives a map.")
+        seen = {'student': own, 'teacher': target} if getattr(connector, 'takes_teacher', False) else {'student': own}
+        for side, feature in seen.items():
+            if getattr(connector, 'is_spatial', False) and feature.dim() == 3:
+                raise ConfigError(
+                    f'{key}.connector.type: {type(connector).__name__} looks at neighboring positions, and the '
+                    f"{side}'s {getattr(pair, side).tap!r} gives tokens {tuple(feature.shape[1:])} that are no grid "
+                    "over the image; use dict(type='Conv1x1'), or tap a place that gives a map.")
         connectors.append(connector.to(own.dtype))
     return connectors
 
 
 def _log_repeated(key: str, features: Sequence[tuple[Tensor, Tensor]], pairs: Sequence[FeaturePair]) -> None:
-    """Says where two taps are names of one tensor on both sides, whose weight then counts twice."""
-    seen: dict[tuple, FeaturePair] = {}
-    for both, pair in zip(features, pairs):
-        same = tuple((feature.data_ptr(), feature.shape) for feature in both)
-        if same in seen and all(feature.numel() for feature in both):
-            print_log(f'{key}: {pair.student} is the same tensor as {seen[same].student}, so its loss counts twice.',
+    """Says where two taps are names of one tensor on both sides, whose weight then counts twice.
+
+    By their values, as the dry run goes on with copies of what it reads; those of one value only show nothing.
+    """
+    shown = [(both, pair) for both, pair in zip(features, pairs) if all(f.numel() and f.min() < f.max() for f in both)]
+    for (both, pair), (others, earlier) in ((later, first) for end, later in enumerate(shown) for first in shown[:end]):
+        if pair.teacher_index == earlier.teacher_index and all(map(torch.equal, both, others)):
+            print_log(f'{key}: {pair.student} is the same tensor as {earlier.student}, so its loss counts twice.',
                       logger='current', level=logging.WARNING)
-        seen.setdefault(same, pair)
 
 
 def _log_calls(key: str, owner: str, tapped: TappedPass, taps: Collection[str]) -> None:

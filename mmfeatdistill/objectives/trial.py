@@ -1,13 +1,14 @@
 """Comparing the features of the dry run, so that what cannot be compared is found before training."""
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.objectives.pairs import FeaturePair
+from mmfeatdistill.objectives.pairs import FeaturePair, run_connector
+from mmfeatdistill.taps.dry_run import probe_larger
 from mmfeatdistill.taps.feature_map import as_map
 from mmfeatdistill.taps.reader import TappedPass
 
@@ -31,18 +32,34 @@ def try_losses(compare: Compare, connectors: nn.ModuleList, pairs: Sequence[Feat
         ConfigError: Names the connector or the loss, and what would do.
     """
     connectors.eval()
+    larger: Optional[tuple[TappedPass, list[TappedPass]]] = None
     for connector, pair in zip(connectors, pairs):
-        own, target = pair.of(student, teachers)
         check_predictions(pair, student, teachers[pair.teacher_index], f'{key}.taps')
-        with _named(f'{key}.connector'):
-            connected, width = connector(as_map(own)).shape[1], as_map(target).shape[1]
-        hint = '' if connected == width or not _compares(compare, target, pair) else (
-            f' The connected student feature has {connected} channels and the teacher feature {width}; '
-            "use connector=dict(type='Conv1x1').")
-        with _named(f'{key}.{"connector" if hint else "loss"}', hint):
-            loss = compare(*pair.connect(connector, own, target))
-        _check_loss(loss, own, target, f'{key}.loss')
+        try:
+            _try_loss(compare, connector, *pair.of(student, teachers), pair, key)
+        except ConfigError:
+            # What refuses a map of one position may do so only because the image of the dry run is small.
+            if not _is_one_position(pair.target(teachers)) or not teachers[pair.teacher_index].reader.layouts:
+                raise
+            with _named(f'{key}.taps'):
+                larger = larger or (probe_larger(student), [probe_larger(teacher) for teacher in teachers])
+            _try_loss(compare, connector, *pair.of(*larger), pair, key)
     connectors.train()
+
+
+def _try_loss(compare: Compare, connector: nn.Module, own: Tensor, target: Tensor, pair: FeaturePair, key: str) -> None:
+    with _named(f'{key}.connector'):
+        connected, width = run_connector(connector, own, target).shape[1], as_map(target).shape[1]
+    hint = '' if connected == width or not _compares(compare, target, pair) else (
+        f' The connected student feature has {connected} channels and the teacher feature {width}; '
+        "use connector=dict(type='Conv1x1').")
+    with _named(f'{key}.{"connector" if hint else "loss"}', hint):
+        loss = compare(*pair.connect(connector, own, target))
+    _check_loss(loss, own, target, f'{key}.loss')
+
+
+def _is_one_position(feature: Tensor) -> bool:
+    return feature.dim() == 4 and feature.shape[2:].numel() == 1
 
 
 def check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPass, key: str) -> None:

@@ -19,7 +19,7 @@ Entry = Literal['extract_feat', 'tensor']
 _EXTRACTORS = ('backbone', 'neck')
 """The children that feature extraction runs in all libraries."""
 
-_SIZES = (64, 224, 512)
+SIZES = (64, 224, 512)
 """Sides of the square dry-run image; the larger are for models that fail on smaller images."""
 
 
@@ -57,7 +57,7 @@ def image_channels(model: nn.Module) -> Optional[int]:
     handle = first.register_forward_pre_hook(stop)
     try:
         with eval_isolated(model):
-            images = dummy_images(3, _SIZES[0], _SIZES[0], like=next(model.parameters(), None))
+            images = dummy_images(3, SIZES[0], SIZES[0], like=next(model.parameters(), None))
             (model.extract_feat if hasattr(model, 'extract_feat') else model)(images)
     except (_Arrived, Exception):  # noqa: BLE001, whatever fails before that convolution is none of what is asked
         pass
@@ -83,30 +83,32 @@ def run_entry(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any)
     return model(inputs, data_samples, mode='tensor')
 
 
-def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
+def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> tuple[TappedPass, Entry]:
     """Runs a model on small images to find the shapes and layouts of its tapped features.
 
-    One image is square. Another, twice as high, shows which dimensions are positions (see
+    One image is square. Two others, twice as high, show which dimensions are positions (see
     :func:`mmfeatdistill.taps.layout.find_layout`); the reader turns features into maps from then on. The model is left
     as it was: it runs in eval mode without gradient, statistics and random states do not change.
 
     Args:
         model (nn.Module): An MM model.
         reader (TapReader): Taps of this model; learns what it needs to know for later passes.
+        sizes (Sequence[int]): Sides of the square image, the first of them that the model takes. Defaults to 64, 224
+            and 512.
 
     Returns:
         tuple[TappedPass, Entry]: The features of one image, and an entry that reaches all taps: feature extraction
         where that is enough for the taps of backbones and necks.
 
     Raises:
-        ValueError: No entry reaches all the taps, or a tap selects nothing.
+        ValueError: No entry reaches all the taps, a tap selects nothing, or it is reached with a single image only.
     """
     entries: list[Entry] = ['extract_feat', 'tensor']
     if any(tap.place.path.partition('.')[0] not in _EXTRACTORS for tap in reader.taps):
         entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
     reader.layouts = {}
     channels = image_channels(model) or 3
-    for size in _SIZES:
+    for size in sizes:
         inputs, data_samples = _dummy_batch(model, channels, size, size)
         failures = []
         for entry in entries:
@@ -127,18 +129,66 @@ def probe(model: nn.Module, reader: TapReader) -> tuple[TappedPass, Entry]:
             return TappedPass(maps, reader, inputs, data_samples), entry
         if all(failure.__cause__ is None for failure in failures):
             break  # a larger image would be of no help
+    if isinstance(failures[-1].__cause__, NotImplementedError) and not hasattr(model, 'extract_feat'):
+        inner = [f'{name!r} ({type(child).__name__})' for name, child in model.named_children()
+                 if hasattr(child, 'extract_feat')]
+        raise ValueError(f'{reader.owner}: {type(model).__name__} has no pass in which features could be read, neither '
+                         'extract_feat() nor a forward without losses, as trackers, which take several frames. Take '
+                         f'{" or ".join(inner) or "the network"} inside of it alone.') from failures[-1]
     raise ValueError(f"{failures[-1]} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
                      'can be tapped; tools/list_taps.py lists them.') from failures[-1]
 
 
+def probe_larger(tapped: TappedPass) -> TappedPass:
+    """The dry run once more, on images that are larger than the first that it tries.
+
+    Args:
+        tapped (TappedPass): As :func:`probe` gave it; its reader stays as it is.
+
+    Returns:
+        TappedPass: The same taps of the same model.
+
+    Raises:
+        ValueError: The model does not reach the taps on larger images.
+    """
+    reader = TapReader(tapped.model, [tap.text for tap in tapped.reader.taps], tapped.reader.owner)
+    return probe(tapped.model, reader, SIZES[1:])[0]
+
+
 def _tall_features(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int) -> Features:
-    """The features of an image twice as high as wide; none where the network takes one size only."""
-    inputs, data_samples = _dummy_batch(model, channels, 2 * side, side)
-    try:
-        with eval_isolated(model):
-            return reader.read_until_complete(_runner(model, entry, inputs, data_samples))
-    except Exception:  # noqa: BLE001 - each network refuses a size in its own way
-        return {}
+    """The features of two images twice as high as wide; none where the network takes one size only.
+
+    Raises:
+        ValueError: The network takes a batch of one such image only.
+    """
+    failure = None
+    for count in (2, 1):
+        inputs, data_samples = _dummy_batch(model, channels, 2 * side, side, count)
+        try:
+            with eval_isolated(model):
+                features = reader.read_until_complete(_runner(model, entry, inputs, data_samples))
+        except Exception as error:  # noqa: BLE001 - each network refuses a size in its own way
+            failure = failure or error
+            continue
+        if failure is not None:
+            raise ValueError(_one_image_only(model, reader, entry, channels, side, failure)) from failure
+        return features
+    return {}
+
+
+def _one_image_only(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int,
+                    failure: Exception) -> str:
+    """What to say of taps that are reached with a batch of one image only, and which are reached with more."""
+    inputs, data_samples = _dummy_batch(model, channels, side, side, 2)
+    survey = TapReader(model, [name for name, _ in model.named_modules() if name], owner=reader.owner)
+    with eval_isolated(model):
+        ran, _ = survey.survey(_runner(model, entry, inputs, data_samples))
+    parts = [name for name in ran if '.' not in name]
+    texts = ', '.join(repr(tap.text) for tap in reader.taps)
+    where = f'; tap a place before, such as {parts[-1]!r}' if parts else ''
+    reason = ': '.join(filter(None, (type(failure).__name__, str(failure))))
+    return (f'{reader.owner}: it takes no batch of two images as far as {texts} when it predicts, as a teacher does '
+            f'({reason}), only one image alone{where}.')
 
 
 def _layouts(square: Features, tall: Features, side: int) -> dict[str, list[Layout]]:
@@ -169,7 +219,7 @@ def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor]
         return reader.survey(_runner(model, 'tensor', inputs, data_samples))
 
 
-def trace(model: nn.Module, size: int = _SIZES[0]) -> list[Call]:
+def trace(model: nn.Module, size: int = SIZES[0]) -> list[Call]:
     """Traces a model on a small image (see :func:`mmfeatdistill.taps.tracing.trace`).
 
     Args:
@@ -188,7 +238,8 @@ def _runner(model: nn.Module, entry: Entry, inputs: Tensor, data_samples: Any) -
     return lambda: run_entry(model, entry, inputs, data_samples)
 
 
-def _dummy_batch(model: nn.Module, channels: int, height: int, width: int) -> tuple[Tensor, list[BaseDataElement]]:
-    """A batch of one image, and what detectors ask of it."""
-    like = next(model.parameters(), None)
-    return dummy_images(channels, height, width, like), [unlabeled_sample(height, width)]
+def _dummy_batch(model: nn.Module, channels: int, height: int, width: int,
+                 count: int = 1) -> tuple[Tensor, list[BaseDataElement]]:
+    """A batch of equal images, and what detectors ask of them."""
+    images = dummy_images(channels, height, width, next(model.parameters(), None))
+    return images.repeat(count, 1, 1, 1), [unlabeled_sample(height, width) for _ in range(count)]

@@ -78,6 +78,18 @@ def library_of(model: nn.Module) -> Optional[str]:
     return next((library for library in libraries if library in _LABELS), None)
 
 
+def has_masks(model: nn.Module) -> bool:
+    """Whether a detector trains on masks; some heads of boxes take others where there are masks.
+
+    Args:
+        model (nn.Module): An MM model.
+
+    Returns:
+        bool: By what its parts are called.
+    """
+    return any('mask' in name or 'Mask' in type(module).__name__ for name, module in model.named_modules())
+
+
 def _meta(height: int, width: int) -> dict[str, Any]:
     shape = (height, width)
     return dict(img_id=0, img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,

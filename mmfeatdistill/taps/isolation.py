@@ -1,8 +1,12 @@
 """Passes that leave no trace: modes, statistics of BatchNorm and random states as they were."""
+import copy
 import random
+import sys
 import zlib
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, Optional
 
 import numpy as np
@@ -37,8 +41,9 @@ def training_isolated(model: nn.Module) -> Iterator[None]:
 
     Every module with children is in training mode, as the network itself switches; single layers stay in eval mode and
     dropout is left out. So a feature that is the same tensor in training and in evaluation has the same values.
-    Buffers, attributes and random states are as they were after the pass, but for what is changed inside of lists and
-    dicts.
+    Buffers, attributes and random states are as they were after the pass, and so are the contents of lists, dicts and
+    plain objects that modules hold, such as histories and assigners. Whether there are gradients is left to the caller:
+    parts with gradient checkpointing run otherwise then.
 
     Args:
         model (nn.Module): Any network.
@@ -51,25 +56,44 @@ def training_isolated(model: nn.Module) -> Iterator[None]:
         >>> model[1].num_batches_tracked.item()
         0
     """
-    attributes = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    held = _contents(model)
     # What only an in-place operation changes is put back by its values.
     values = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with torch.no_grad(), random_state_kept(), _NoDropout():
+        with random_state_kept(), _NoDropout():
             model.train()  # as it switches itself: stages may be frozen, norms kept in eval mode
             for module in model.modules():
                 if next(module.children(), None) is None:
                     module.training = False
             yield
     finally:
-        for module, before, buffers in attributes:
-            vars(module).clear()
-            vars(module).update(before)
-            module._buffers.clear()
-            module._buffers.update(buffers)
+        for container, before in held:
+            container.clear()
+            container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
+
+
+_CONTAINERS = (list, deque, set, dict, OrderedDict, defaultdict)
+_FOREIGN = {*sys.stdlib_module_names, 'torch', 'numpy', 'mmengine'}
+"""Packages whose objects, other than modules, are none that a pass changes, or have their own."""
+
+
+def _contents(model: nn.Module) -> list[tuple[Any, Any]]:
+    """All containers that a network consists of, with copies: attributes, histories, options of objects it holds."""
+    found: dict[int, tuple[Any, Any]] = {}
+    stack: list[Any] = [model]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, nn.Module) or (hasattr(value, '__dict__') and not isinstance(value, (type, FunctionType))
+                                            and type(value).__module__.partition('.')[0] not in _FOREIGN):
+            value = vars(value)
+        # Of subclasses, such as configs, nobody knows what filling them anew does.
+        if type(value) in _CONTAINERS and id(value) not in found:
+            found[id(value)] = (value, copy.copy(value))
+            stack += value.values() if isinstance(value, dict) else value
+    return list(found.values())
 
 
 class _NoDropout(TorchFunctionMode):

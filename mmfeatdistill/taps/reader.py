@@ -13,6 +13,7 @@ from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.taps.layout import Layout, to_map
 from mmfeatdistill.taps.tap import Place, Tap, TapsNotReached
 from mmfeatdistill.taps.tracing import tensors_in, trace
+from mmfeatdistill.taps.uncompiled import leave_uncompiled, uncompiled
 
 Features = dict[str, list[Tensor]]
 """The tensors that each tap gave, by the tap's text."""
@@ -47,6 +48,10 @@ class TapReader:
             With a layout, features are maps; without one they stay as the network gives them.
         predictions (set[str]): Taps that give what the network returned in the dry run, such as the logits of a head.
         draws (bool): Whether the network draws random numbers even when it predicts, as the dry run has found.
+        cut_off (set[str]): Taps in parts that ran without gradient though gradients were on around them, as the last
+            :meth:`probe_places` has found.
+        frozen (set[str]): Likewise, taps whose tensors no parameter that learns has a part in.
+        failure (Exception, optional): What ended the last such pass early, after all taps were read.
 
     Raises:
         ValueError: A tap names no module of the model; names the nearest ones.
@@ -63,6 +68,7 @@ class TapReader:
     """
 
     def __init__(self, model: nn.Module, taps: Sequence[str], owner: str) -> None:
+        leave_uncompiled()
         self.model = model
         self.owner = owner
         self.taps = self._written = [Tap.parse(text) for text in dict.fromkeys(taps)]
@@ -74,6 +80,9 @@ class TapReader:
         self.predictions: set[str] = set()
         self._returned: set[str] = set()
         self.draws = False
+        self.cut_off: set[str] = set()
+        self.frozen: set[str] = set()
+        self.failure: Optional[Exception] = None
         self._bound: dict[str, list[int]] = {}
         self._numbers: dict[str, int] = {}
 
@@ -125,8 +134,15 @@ class TapReader:
         self._check_all_ran(tapped, cause)
         self.taps, self._overwritten = taps, tapped.written_copies()
         self._returned = {tap.text for tap in taps if tapped.gives_any_of(tap.place, tensors_in(output))}
-        self._expected_calls = {place: caught.calls for place, caught in tapped.caught.items()}
+        # A pass that was cut short may have ended before a module's last call.
+        known = self._expected_calls if cause is not None else {}
+        self._expected_calls = {place: max(caught.calls, known.get(place, 1))
+                                for place, caught in tapped.caught.items()}
+        self.failure = cause
         places = [tapped.given(tap) for tap in taps]
+        self.cut_off = {tap.text for tap in taps if tapped.is_cut_off(tap.place)}
+        self.frozen = {tap.text for tap, given in zip(taps, places) if torch.is_grad_enabled()
+                       and not any(tensor.requires_grad for tensor in given)} - self.cut_off
         self._numbers = {tap.text: len(given) for tap, given in zip(taps, places)}
         return places
 
@@ -140,7 +156,7 @@ class TapReader:
         self._bound[text] = list(positions)
 
     def survey(self, run: Callable[[], Any]) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:
-        """Runs the entire pass once and tells which of the tapped modules ran, and what they gave.
+        """Runs the entire pass once and tells which of the tapped modules can be read, and what they gave.
 
         Args:
             run: Runs the model. It may fail on the way.
@@ -155,10 +171,10 @@ class TapReader:
                 run()
             except Exception as error:  # noqa: BLE001 - what ran before it failed can be tapped
                 failure = error
-        return {place.path: (caught.tensors, caught.calls)
-                for place, caught in tapped.caught.items() if caught.tensors}, failure
+        return {place.path: (caught.tensors, caught.calls) for place, caught in tapped.caught.items()
+                if caught.tensors and not tapped.is_cut_off(place)}, failure
 
-    @torch.compiler.disable(recursive=False)
+    @uncompiled(recursive=False)
     def read(self, run: Callable[[], Any], size: Optional[Sequence[int]] = None) -> tuple[Features, Any]:
         """Runs an entire pass and reads the taps on the way.
 
@@ -219,7 +235,7 @@ class TapReader:
                 # Looked up by name each time: conversions such as SyncBN replace modules.
                 module = self.model.get_submodule(path)
                 restore.append((module, vars(module).get('forward')))
-                module.forward = partial(_forward, module.forward, path, tapped)
+                module.forward = partial(tapped.run, module.forward, path)
             yield
         finally:
             # Backwards: a module that is known by two names was replaced twice.
@@ -228,7 +244,7 @@ class TapReader:
                 if replaced is not None:
                     module.forward = replaced
 
-    @torch.compiler.disable
+    @uncompiled(recursive=True)
     def _finish(self, tapped: '_Pass', size: Optional[Sequence[int]]) -> Features:
         self._check_all_ran(tapped)
         stale = [place.path for place, caught in tapped.caught.items() if caught.is_stale()]
@@ -236,12 +252,10 @@ class TapReader:
             raise RuntimeError(f'{self.owner}: the tapped tensor of {stale[0]!r} was overwritten in place '
                                'later in the pass, so its values are lost. Tap the output of the module '
                                'that overwrites it instead.')
-        cut_off = [place.path for place, caught in tapped.caught.items()
-                   if torch.is_grad_enabled() and not caught.grad_enabled]
+        cut_off = [place.path for place in tapped.caught if tapped.is_cut_off(place)]
         if cut_off:
-            raise RuntimeError(f'{self.owner}: {cut_off[0]!r} runs without gradient, as inside a block of a backbone '
-                               'with_cp=True, so no loss on it could reach the weights. Tap the output of the entire '
-                               'block instead.')
+            raise RuntimeError(f'{self.owner}: {cut_off[0]!r} {why_cut_off(self.model, cut_off[0])} Tap the output of '
+                               'the entire block instead.')
         return {tap.text: self._as_maps(tap.text, self._select(tap, tapped.given(tap)), size) for tap in tapped.taps}
 
     def _check_numbers(self, tapped: '_Pass') -> None:
@@ -294,12 +308,15 @@ class TappedPass:
         reader (TapReader): What read them; it can read other passes of the same network.
         inputs (Tensor): The batch as this network saw it, shape (N, C, H, W).
         data_samples (Sequence, optional): Its data samples, with the labels.
+        scale (float, optional): Pixels of this network's images for one of the student's; None where that differs from
+            batch to batch.
     """
 
     features: Features
     reader: TapReader
     inputs: Tensor
     data_samples: Optional[Sequence[Any]] = None
+    scale: Optional[float] = 1.0
 
     @property
     def model(self) -> nn.Module:
@@ -317,10 +334,15 @@ class TappedPass:
             tap (str): Its text.
 
         Returns:
-            list[Layout]: One for each tensor; where there was no dry run, maps and plain tensors of no known stride.
+            list[Layout]: One for each tensor, with strides in pixels of the student's images; where there was no dry
+            run, maps and plain tensors of no known stride.
         """
-        return self.reader.layouts.get(tap) or [
+        found = self.reader.layouts.get(tap) or [
             Layout('map' if tensor.dim() == 4 else 'plain') for tensor in self.features[tap]]
+        if self.scale == 1:
+            return found
+        return [layout._replace(stride=layout.stride / self.scale if self.scale and layout.stride else None)
+                for layout in found]
 
 
 class _Pass:
@@ -345,7 +367,13 @@ class _Pass:
         self._stops = stops
         self._copies: Optional[dict[Place, list[Tensor]]] = {} if keeps_copies else None
 
-    @torch.compiler.disable
+    @uncompiled(recursive=False)
+    def run(self, forward: Callable, path: str, *args: Any, **kwargs: Any) -> Any:
+        """The forward of a tapped module while reading."""
+        args, kwargs = self.note(Place(path, True), (args, kwargs))
+        return self.note(Place(path, False), forward(*args, **kwargs))
+
+    @uncompiled(recursive=True)
     def note(self, place: Place, value: Any) -> Any:
         """Notes what a place gives, and returns what the pass goes on with: the same, or a copy.
 
@@ -382,6 +410,10 @@ class _Pass:
         given = {id(tensor) for tensor in (self._copies or {}).get(place, [])}
         return any(id(tensor) in given for tensor in tensors)
 
+    def is_cut_off(self, place: Place) -> bool:
+        """Whether a place ran without gradient, though there is gradient outside of it."""
+        return torch.is_grad_enabled() and not self.caught[place].grad_enabled
+
     def _is_done(self, place: Place) -> bool:
         return place in self.caught and self.caught[place].calls >= self._expected_calls.get(place, 1)
 
@@ -404,11 +436,35 @@ class _Caught:
                 or (self._before is not None and self._before.is_stale()))
 
 
-@torch.compiler.disable(recursive=False)
-def _forward(original: Callable, path: str, tapped: _Pass, *args: Any, **kwargs: Any) -> Any:
-    """The forward of a tapped module while reading."""
-    args, kwargs = tapped.note(Place(path, True), (args, kwargs))
-    return tapped.note(Place(path, False), original(*args, **kwargs))
+_CHECKPOINTING = ('with_cp', 'use_checkpoint', 'gradient_checkpointing')
+"""What the libraries call the option by which a block keeps no activations."""
+
+
+def why_cut_off(model: nn.Module, path: str) -> str:
+    """Why a module runs without gradient in training.
+
+    Args:
+        model (nn.Module): The network.
+        path (str): Of the module.
+
+    Returns:
+        str: The end of a sentence that begins with the module, and its consequence.
+
+    Examples:
+        >>> block = nn.Sequential(nn.Conv2d(3, 8, 1))
+        >>> block.with_cp = True
+        >>> why_cut_off(nn.Sequential(block), '0.0')
+        "runs without gradient in training, as '0' has with_cp=True, so no loss on it could reach the weights."
+    """
+    ends = [end for end, letter in enumerate(f'{path}.') if letter == '.']
+    around = [path[:end] for end in reversed(ends)]
+    options = ((place, name) for place in around for name in _CHECKPOINTING
+               if getattr(model.get_submodule(place), name, False) is True)
+    place, name = next(options, (None, None))
+    reason = f'{place!r} has {name}=True' if place is not None else (
+        'a block around it keeps no activations and runs again in the backward pass (gradient checkpointing, '
+        'reversible layers)')
+    return f'runs without gradient in training, as {reason}, so no loss on it could reach the weights.'
 
 
 def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:
@@ -434,7 +490,8 @@ def _clone(value: Any) -> Any:
         return value.clone()
     if isinstance(value, dict):
         cloned = copy.copy(value)  # a defaultdict keeps its factory
-        cloned.update((key, _clone(item)) for key, item in value.items())
+        for key, item in value.items():
+            cloned[key] = _clone(item)  # by update() the outputs of transformers refuse it
         return cloned
     if isinstance(value, (tuple, list)):
         items = [_clone(item) for item in value]

@@ -9,10 +9,10 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmfeatdistill.taps.dummy_batch import labeled_sample, library_of, unlabeled_sample
+from mmfeatdistill.taps.dummy_batch import has_masks, labeled_sample, library_of, unlabeled_sample
 from mmfeatdistill.taps.isolation import eval_isolated, training_isolated
 from mmfeatdistill.taps.layout import Layout, to_map
-from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
+from mmfeatdistill.taps.reader import Features, TappedPass, TapReader, why_cut_off
 from mmfeatdistill.taps.tap import Tap
 
 _IMAGES = 2
@@ -62,7 +62,8 @@ def compare_training(tapped: TappedPass, taps: Collection[str]) -> dict[str, str
         taps (Collection[str]): Those that are matched image by image.
 
     Returns:
-        dict[str, str]: What is different, by tap; taps that give the same are not in it.
+        dict[str, str]: What is different, by tap; taps that give the same are not in it. A tap that no gradient can
+            leave is different.
     """
     reader, size = tapped.reader, tapped.inputs.shape[-2:]
     library = library_of(reader.model)
@@ -77,6 +78,9 @@ def compare_training(tapped: TappedPass, taps: Collection[str]) -> dict[str, str
     differences = {}
     for tap in (tap for tap in reader.taps if tap.text in taps):
         text, wanted, given = tap.text, tapped[tap.text], trained[tap.text]
+        if text in reader.cut_off:
+            differences[text] = why_cut_off(reader.model, tap.place.path).removesuffix('.')
+            continue
         if any(tensor.shape[0] != 1 for tensor in wanted):
             continue  # refused by who matches it, with the reason
         layouts = tapped.layouts(text)
@@ -129,13 +133,18 @@ def _as_map(tensor: Tensor, layout: Layout, size: Sequence[int]) -> Optional[Ten
 def _run(reader: TapReader, inputs: Tensor, library: str) -> Features:
     def run(with_masks: bool) -> Features:
         batch, samples = _labeled(inputs, library, with_masks)
-        with training_isolated(reader.model), _few_regions(reader.model):
+        # With gradients, as parts that are to be run again in the backward pass are then found to have none.
+        with training_isolated(reader.model), torch.enable_grad(), _few_regions(reader.model):
             given = reader.probe_places(lambda: reader.model(batch, samples, mode='loss'))
-        return {tap.text: tensors for tap, tensors in zip(reader.taps, given)}
+        return {tap.text: [tensor.detach() for tensor in tensors] for tap, tensors in zip(reader.taps, given)}
+    masks = has_masks(reader.model)
     try:
-        return run(with_masks=False)
+        given = run(with_masks=masks)
+        if reader.failure is None:
+            return given
     except Exception:  # noqa: BLE001 - most heads of masks fail without, and some of boxes with them
-        return run(with_masks=True)
+        pass
+    return run(with_masks=not masks)
 
 
 def _same_tensors(wanted: Sequence[Tensor], given: Sequence[Tensor],
@@ -173,8 +182,10 @@ def _difference(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> str:
             return (f'gives one row an image when the network predicts, and {rows} rows for {_IMAGES} images when it '
                     'trains')
         if before != after:
+            # Rows of one width, more of them in training.
+            queries = len(before) == len(after) == 2 and before[1:] == after[1:] and before < after
             return (f'gives {before} for an image when the network predicts, as a teacher does, and {after} when it '
-                    'trains, such as queries that are added for denoising')
+                    f'trains{", such as queries that are added for denoising" if queries else ""}')
     return 'gives other values when the network trains than when it predicts, as a teacher does'
 
 
@@ -184,9 +195,9 @@ def _advice(tapped: TappedPass, text: str) -> str:
     tap = Tap.parse(text)
     path, part = tap.place.path, tap.place.path.partition('.')[0]
     names = [name for name, _ in model.named_modules() if name and not name.startswith('data_preprocessor')]
-    # Inside the module first, then elsewhere in the same part, the outer modules before the inner.
-    near = sorted(names, key=lambda name: (not name.startswith(f'{path}.'), name.partition('.')[0] != part,
-                                           name.count('.')))
+    # Inside the module first, then around it, then elsewhere in the same part, the outer modules before the inner.
+    near = sorted(names, key=lambda name: (not name.startswith(f'{path}.'), -len(name) * path.startswith(f'{name}.'),
+                                           name.partition('.')[0] != part, name.count('.')))
     evaluated, trained = _survey(model, names, tapped.inputs)
     agreeing = []
     if tap.items == slice(None):
@@ -214,14 +225,14 @@ def _survey(model: nn.Module, names: Sequence[str],
     with eval_isolated(model):
         evaluated, _ = reader.survey(lambda: model(inputs, sample, mode='tensor'))
     trained: dict[str, tuple[list[Tensor], int]] = {}
-    for with_masks in (False, True):
+    for with_masks in sorted((False, True), key=lambda masks: masks != has_masks(model)):
         batch, samples = _labeled(inputs, library_of(model) or '', with_masks)
-        with training_isolated(model):
+        with training_isolated(model), torch.enable_grad():
             trained, failure = reader.survey(partial(model, batch, samples, mode='loss'))
         if failure is None:
             break
     return ({name: tensors for name, (tensors, _) in evaluated.items()},
-            {name: tensors for name, (tensors, _) in trained.items()})
+            {name: [tensor.detach() for tensor in tensors] for name, (tensors, _) in trained.items()})
 
 
 def _labeled(inputs: Tensor, library: str, with_masks: bool) -> tuple[Tensor, list[Any]]:

@@ -96,7 +96,10 @@ def _is_plain_conv(module: nn.Module) -> bool:
 
 
 def _is_fixed_norm(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.running_mean is not None and module.affine and not module.training
+    # Subclasses with another forward do more than to normalize, as timm's with an activation does.
+    is_plain = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return (is_plain and isinstance(module, _BatchNorm) and module.running_mean is not None and module.affine
+            and not module.training)
 
 
 def _are_alone(model: nn.Module, run: Callable[[], Any], calls: Sequence[Call], pairs: Sequence[ConvNorm]) -> bool:

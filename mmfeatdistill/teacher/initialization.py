@@ -39,14 +39,23 @@ def init_unset_parameters(model: nn.Module) -> None:
     if not unset or not hasattr(model, 'init_weights'):
         return
     initialized: Any = copy.deepcopy(model)
-    for module in initialized.modules():
-        if hasattr(module, 'init_cfg'):
-            module.init_cfg = without_pretrained(module.init_cfg)
-    initialized.init_weights()
+    init_without_loading(initialized)
     for name in unset:
         values = dict(initialized.get_submodule(name).named_parameters(recurse=False))
         for key, parameter in model.get_submodule(name).named_parameters(recurse=False):
             parameter.copy_(values[key])
+
+
+def init_without_loading(model: Any) -> None:
+    """Initializes a network as ``init_weights()`` does, but from random weights where that would load a checkpoint.
+
+    Args:
+        model (BaseModule): Of any MM library.
+    """
+    for module in model.modules():
+        if hasattr(module, 'init_cfg'):
+            module.init_cfg = without_pretrained(module.init_cfg)
+    model.init_weights()
 
 
 def without_pretrained(init_cfg: Any) -> Any:

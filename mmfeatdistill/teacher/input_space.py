@@ -15,6 +15,9 @@ _STATE_IT = ("State it: {key}=dict(mean=[...], std=[...], channel_order='rgb' or
 _REVERSING = ('_channel_conversion', 'channel_conversion', 'to_rgb')
 """mmengine's and mmdet's names, mmseg's of the original family, mmpretrain's."""
 
+_SIZES = ('scale', 'multiple_of', 'size', 'fit')
+"""What else may be said of images: see :class:`mmfeatdistill.teacher.input_size.InputSize`."""
+
 _RANDOM = ('RandomApply', 'RandomChoice', 'RandomSelect')
 """What runs a transform for some images only."""
 
@@ -55,7 +58,7 @@ class InputSpace(NamedTuple):
             raise ValueError(f'{type(preprocessor).__name__} has no mean and std, and fails on a plain image, so what '
                              'it makes of pixels is unknown.')
         if said is None or (seen is not None and not _agree(said, seen)):
-            assert seen is not None
+            assert seen is not None, 'one of the two is there'
             said = cls(*(value.float().double() for value in seen[:2]), *seen[2:])
         padding = _first(preprocessor, ('pad_val', 'pad_value'), 0)  # mmseg's, the others'
         return said._replace(pad_value=float(padding),
@@ -83,7 +86,8 @@ class InputSpace(NamedTuple):
         known = ('mean', 'std', 'channel_order', 'pad_value')
         for name in options:
             if name not in known:
-                raise ValueError(f'has no {name!r}{did_you_mean(str(name), known)} It takes {", ".join(known)}.')
+                raise ValueError(f'has no {name!r}{did_you_mean(str(name), (*known, *_SIZES))} It takes '
+                                 f'{", ".join(known)}; {", ".join(_SIZES)} for a teacher.')
         mean, std, order = options.get('mean'), options.get('std'), options.get('channel_order')
         if order not in ('rgb', 'bgr'):
             raise ValueError(f"channel_order: expected 'rgb' or 'bgr', got {order!r}.")

@@ -2,9 +2,9 @@
 import copy
 import inspect
 import logging
-import os.path as osp
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Optional, Union
 
@@ -13,29 +13,21 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
-from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
-from mmfeatdistill.checkpoints.load_fit import explain_load
-from mmfeatdistill.checkpoints.safe_load import reading_safely
-from mmfeatdistill.distill_config import network_config, teacher_options
-from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.distill_config import network_config, teacher_options, teacher_sources
+from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
 from mmfeatdistill.taps.isolation import batch_statistics, eval_isolated, random_state_aside
 from mmfeatdistill.taps.reader import TappedPass, TapReader
-from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.taps.tracing import tensors_in
 from mmfeatdistill.teacher.acceleration import Acceleration
-from mmfeatdistill.teacher.image_sizes import fitting_sides
-from mmfeatdistill.teacher.initialization import init_unset_parameters, skip_random_init
-from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace, disagreement
-from mmfeatdistill.teacher.input_space import RAW, how_to_state, pipeline_space
-from mmfeatdistill.zoo.configs import build_model, load_config, zoo_weights
-
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
-_CLASSIFIERS = ('fc.', 'head.', 'classifier.')
-"""Parts of a backbone that come after what it gives to others."""
+from mmfeatdistill.teacher.image_sizes import fitting_multiple, fitting_size
+from mmfeatdistill.teacher.initialization import skip_random_init
+from mmfeatdistill.teacher.input_size import InputSize, split_options
+from mmfeatdistill.teacher.input_space import pipeline_space
+from mmfeatdistill.teacher.teacher_input import TeacherInput
+from mmfeatdistill.teacher.weights import TeacherWeights, resolve_checkpoint
+from mmfeatdistill.zoo.configs import build_model, load_config
 
 
 class Teacher:
@@ -56,7 +48,7 @@ class Teacher:
             random ones, which nothing can be learned from: for tests and timings. Defaults to ``'auto'``:
             ``'zoo'`` for a stock config or zoo model, an error otherwise.
         strict (bool): Whether a checkpoint that lacks some of the model's tensors, or has them in
-            another shape, is an error. Defaults to True.
+            another shape, is an error. Defaults to True. One that fits nothing always is.
         batch_statistics (bool): Whether BatchNorm normalizes by the statistics of the batch, as the authors of OFD let
             their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
         acceleration (dict, optional): What makes it cheaper to run; the options of
@@ -65,7 +57,9 @@ class Teacher:
             rest runs code of the choice of whoever made the file. Defaults to True.
         input (dict, optional): What images the network takes, where its config does not tell it rightly: ``mean`` and
             ``std`` of pixels from 0 to 255, ``channel_order`` (``'rgb'`` or ``'bgr'``) and, if need be, ``pad_value``.
-            Defaults to None: what its data preprocessor and its pipeline make of pixels.
+            And at which size it sees them, by the fields of :class:`mmfeatdistill.teacher.input_size.InputSize`, such
+            as ``scale=0.5`` or ``multiple_of=14``. Defaults to None: what its data preprocessor and its pipeline make
+            of pixels, at the student's size, or at multiples of the patches of a transformer.
         student_input (dict, optional): Likewise what images the student is trained on. Defaults to None: what its data
             preprocessor and the pipeline of ``train_dataloader`` make of pixels.
 
@@ -73,8 +67,7 @@ class Teacher:
         model (nn.Module): The network.
         weights_only (bool): Whether the checkpoint is read as data alone.
         load_report (LoadReport, optional): How the checkpoint fitted.
-        batch_space (InputSpace): What the student's batches are.
-        is_input_stated (bool): Whether ``input`` was given.
+        input (TeacherInput): What images it takes, and what is made of the student's for it.
 
     Raises:
         ConfigError: Neither or both of ``config`` and ``model``, no such config, no checkpoint stated, or
@@ -87,8 +80,10 @@ class Teacher:
                  student_input: Optional[dict] = None, *,
                  student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
         if (config is None) == (model is None):
-            raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' "
-                              f'(a dict), got {"neither" if config is None else "both"}.')
+            elsewhere = ', '.join(map(repr, teacher_sources()))
+            raise ConfigError(f"{key}: give either 'config' (a file, 'mmdet::...', or a zoo name) or 'model' (a dict), "
+                              f'or, for a network from elsewhere, one of {elsewhere}; got '
+                              f'{"neither" if config is None else "both"}.')
         self._key = key
         self.weights_only = weights_only
         self._batch_statistics = batch_statistics
@@ -97,26 +92,22 @@ class Teacher:
         if config is not None:
             with config_key(f'{key}.config'):
                 loaded = load_config(config)
-        checkpoint = _resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint')
+        weights = TeacherWeights(resolve_checkpoint(checkpoint, config, loaded, f'{key}.checkpoint'), strict,
+                                 weights_only, f'{key}.checkpoint')
         with config_key(key):
             cfg = network_config(Config(dict(model=model)) if loaded is None else loaded)
-        self._strict = strict
-        is_loaded = strict and checkpoint not in (None, 'init_cfg')
-        with config_key(key), skip_random_init() if is_loaded else nullcontext():
+        with config_key(key), skip_random_init() if weights.set_all else nullcontext():
             self.model = build_model(cfg, data_preprocessor=copy.deepcopy(student_preprocessor))
-        self._random: Collection[str] = ()  # children without weights
-        self._looked = False  # at the first batch
-        self.load_report = self._load(checkpoint, strict, f'{key}.checkpoint', cfg.model)
+        self._weights = weights
+        self.load_report = weights.load(self.model, cfg.model)
         self._freeze()
-        self._student_preprocessor = student_preprocessor
-        self._student_input = student_input
-        self.is_input_stated = input is not None
-        self._space = self._find_space(cfg, input)
-        self.follow_pipeline(RAW)
+        self.input = TeacherInput(self.model, cfg, input, student_preprocessor, student_input, key)
         self._reader: Optional[TapReader] = None
         self._entry: Entry = 'extract_feat'
         self._probed: tuple[int, ...] = ()
         self._is_shared = False
+        self._states_size = bool(split_options(input)[1])
+        self._keeps_size = False
 
     def attach(self, taps: Sequence[str], owner: str = 'teacher') -> TappedPass:
         """Sets what is read from now on, and finds its shapes by a dry run.
@@ -131,20 +122,29 @@ class Teacher:
         Raises:
             ValueError: A tap does not exist or cannot be reached.
         """
-        for tap in taps if self._random else ():
-            if (part := Tap.parse(tap).place.path.partition('.')[0]) in self._random:
-                raise ValueError(f"{tap!r} is in {owner}.{part}, of which nothing was loaded: checkpoint='init_cfg' "
-                                 f'loads what the model names weights for, and it names none for {part!r}. Tap a part '
-                                 'that has weights, give a checkpoint of all, or set strict=False to go on.')
-        self._check_leftovers(taps)
-        self._reader = TapReader(self.model, taps, owner)
-        reading, self._entry = probe(self.model, self._reader)
+        self._weights.check_taps(taps, owner)
+        reading, self._entry = self.probe(taps, owner)
+        self._reader = reading.reader
         self._probed = tuple(reading.inputs.shape)
         if self._reader.draws:
             print_log(f'{self._key}: it draws random numbers when it predicts, as the decomposition of SegNeXt does, '
-                      'so its features vary from pass to pass. It draws them aside from those of the training.',
+                      'so its features may vary from pass to pass. It draws them aside from those of the training.',
                       logger='current', level=logging.WARNING)
         return reading
+
+    def probe(self, taps: Sequence[str], owner: str) -> tuple[TappedPass, Entry]:
+        """A dry run with a reader of its own (see :func:`mmfeatdistill.taps.dry_run.probe`).
+
+        Args:
+            taps (Sequence[str]): What is read.
+            owner (str): What the teacher is called in messages.
+
+        Returns:
+            tuple[TappedPass, Entry]: The features of one small image, and how the network is run to get them.
+        """
+        sides = self.input.size.sides
+        reading, entry = probe(self.model, TapReader(self.model, taps, owner), *([sides] if sides else []))
+        return replace(reading, scale=self.input.size.pixels), entry
 
     @property
     def acceleration_difference(self) -> float:
@@ -155,6 +155,25 @@ class Teacher:
     def is_accelerated(self) -> bool:
         """Whether modules of the network do not compute any more what its file says."""
         return self._acceleration.changes_modules
+
+    def keep_size(self, objectives: Collection[str]) -> None:
+        """Has the network see the student's images at their own size, for objectives that run modules of it themselves.
+
+        Args:
+            objectives (Collection[str]): Their names; with none nothing changes.
+
+        Raises:
+            ConfigError: The config states another size, or the network takes one size only.
+        """
+        if not objectives:
+            return
+        if self._states_size or self.input.size.size is not None:
+            raise ConfigError(f'{self._key}.input: changes the size of the images, but model.objectives.'
+                              f'{next(iter(objectives))} runs modules of the teacher on features or boxes of the '
+                              "student, which would not lie where the teacher's do; only the student's own size is "
+                              'possible here.')
+        self.input.size = InputSize()
+        self._keeps_size = True
 
     def accelerate(self, reading: TappedPass, runs_elsewhere: Collection[str] = ()) -> None:
         """Applies the options of ``acceleration``, when nothing has to be learned of the network any more.
@@ -212,23 +231,47 @@ class Teacher:
             ConfigError: An option of ``acceleration`` that this device does not have.
             RuntimeError: The network fails on this batch, though it did not in the dry run; the cause is chained.
         """
-        if not self._looked:
-            self._looked = True
-            self._look(inputs, data_samples)
+        self.input.look_once(inputs, data_samples)
         if isinstance(inputs, Tensor) and inputs.dim() > 4:
             inputs = inputs.flatten(0, -4)  # images in groups, as mmdet's ReID has them
         with self._acceleration.queue(inputs):
-            converted = self.convert(inputs, data_samples)
             try:
-                return self._read(converted, data_samples, wanted)
+                return self._read(self.input.images(inputs, data_samples), data_samples, wanted, inputs.shape[-2:])
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
-                sides = fitting_sides(lambda images: self._read(images, data_samples, wanted), converted, self._probed)
+                retried = self._at_fitting_size(inputs, data_samples, wanted)
+                if retried is not None:
+                    return retried
+                converted = self.input.convert(inputs, data_samples)
+                size = fitting_size(lambda images: self._read(images, data_samples, wanted), converted, self._probed,
+                                    self._key)
                 raise RuntimeError(
                     f'{self._key}: it fails on a batch of shape {tuple(inputs.shape)} ({type(error).__name__}: '
                     f"{error}). It ran on one of {self._probed} when it was built, and sees the student's images. "
-                    f'{sides}') from error
+                    f'{size}') from error
+
+    def _at_fitting_size(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
+                         wanted: Optional[Collection[str]]) -> Optional[TappedPass]:
+        """Reads a batch on which the network has failed, if sides of some multiple are what it needs.
+
+        Batches that fit already do not change by that, so a training that is resumed sees the same images.
+        """
+        if self._states_size or self.input.size.size is not None:
+            return None
+        converted = self.input.convert(inputs, data_samples)
+        multiple = fitting_multiple(lambda images: self._read(images, data_samples, wanted), converted)
+        if multiple is None:
+            return None
+        if self._keeps_size:
+            raise RuntimeError(f'{self._key}: it takes sides that are multiples of {multiple}, unlike those of a batch '
+                               f"of shape {tuple(inputs.shape)}: have the student's images padded, by pad_size_divisor="
+                               f"{multiple} in its data_preprocessor (size_divisor={multiple} in mmseg's).")
+        print_log(f'{self._key}: takes sides that are multiples of {multiple}, unlike those of a batch of shape '
+                  f'{tuple(inputs.shape)}; from now on batches are resized for it to the nearest ones, as by '
+                  f'input=dict(multiple_of={multiple}).', logger='current', level=logging.WARNING)
+        self.input.size = InputSize(multiple_of=multiple)
+        return self._read(self.input.images(inputs, data_samples), data_samples, wanted, inputs.shape[-2:])
 
     def finish(self, reading: TappedPass) -> TappedPass:
         """Lets what follows wait for a pass.
@@ -242,98 +285,21 @@ class Teacher:
         self._acceleration.join(tensors_in((reading.features, reading.inputs)))
         return reading
 
-    def follow_pipeline(self, space: InputSpace) -> None:
-        """Converts from what the student's pipeline and its data preprocessor make of pixels together.
-
-        Args:
-            space (InputSpace): What the pipeline makes of them (see
-                :func:`mmfeatdistill.teacher.input_space.pipeline_space`); without effect where ``student_input`` is
-                stated.
-
-        Raises:
-            ConfigError: What the student's data preprocessor does is unknown.
-        """
-        key = f'{self._key}.student_input'
-        with config_key(key):
-            try:
-                own = InputSpace.of(self._student_preprocessor)
-            except ValueError as error:
-                if self._student_input is None and self._space is not None:
-                    raise ValueError(f"the student's {error} {how_to_state(key)}") from error
-                own = RAW
-            stated = self._student_input
-            self.batch_space = own.after(space) if stated is None else InputSpace.stated(stated, own)
-        # Where the teacher has no input space of its own it takes whatever the student takes.
-        convert = InputConversion(self.batch_space, self.space)
-        parameter = next(self.model.parameters(), convert.scale)
-        self.convert = convert.to(parameter.device, parameter.dtype)
-
-    @property
-    def space(self) -> InputSpace:
-        """What the network takes."""
-        return self._space or self.batch_space
-
-    @property
-    def has_own_input(self) -> bool:
-        """Whether its own config, or ``input``, tells what it takes; otherwise it takes what the student does."""
-        return self._space is not None
-
-    def _find_space(self, cfg: Config, stated: Optional[dict]) -> Optional[InputSpace]:
-        """What the network takes; None where its config does not say it, and it takes what the student does."""
-        key = f'{self._key}.input'
-        has_own = 'data_preprocessor' in cfg or 'data_preprocessor' in cfg.model
-        with config_key(key):
-            if stated is not None:
-                return InputSpace.stated(stated, RAW)
-            try:
-                pipeline = pipeline_space(next((cfg[name].get('dataset') for name in _LOADERS if cfg.get(name)), None))
-                if not has_own:
-                    return None if pipeline.is_raw else pipeline
-                own = InputSpace.of(self.model.data_preprocessor)
-                if not pipeline.is_raw and not own.is_raw:
-                    raise ValueError(f'its pipeline and its data preprocessor both normalize ({pipeline}, and {own}).')
-            except ValueError as error:
-                raise ValueError(f"the teacher's {error} {how_to_state(key)}") from error
-        return own.after(pipeline)
-
-    def _check_leftovers(self, taps: Sequence[str]) -> None:
-        """Whether tensors that the network lacks belong to what is tapped, which then computes something else."""
-        report = self.load_report
-        if report is None or not self._strict:
-            return
-        for tap in taps:
-            path = Tap.parse(tap).place.path
-            around = {path[:end] for end, letter in enumerate(f'{path}.') if letter == '.'}
-            for name in report.unexpected:
-                rest = name.removeprefix(f'{path}.')
-                is_inside = rest != name and not rest.startswith(_CLASSIFIERS)
-                if is_inside or name.rpartition('.')[0] in around:
-                    raise ConfigError(f'{self._key}.checkpoint: {name!r} is left over, which belongs to what {tap!r} '
-                                      f'gives in the network of the file ({report.source}), so this one computes '
-                                      'something else. Give the checkpoint of this very config, or set strict=False to '
-                                      'go on.')
-
-    def _look(self, inputs: Any, data_samples: Optional[Sequence[Any]]) -> None:
-        """Looks at the first batch: its values may show that it is not what was concluded."""
-        if self._space is None or not isinstance(inputs, Tensor) or inputs.is_meta:
-            return
-        found = disagreement(inputs, data_samples, self.batch_space)
-        if found is not None:
-            raise ConfigError(
-                f"{self._key}: the student's batches seem to have {self.batch_space}, by which the first one has "
-                f'values {found}. Perhaps its pipeline normalizes too, out of sight here. '
-                f"{how_to_state(f'{self._key}.student_input')}")
-
     def _read(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
-              wanted: Optional[Collection[str]] = None) -> TappedPass:
-        """Reads a batch of its own input space."""
+              wanted: Optional[Collection[str]] = None, given: Optional[Sequence[int]] = None) -> TappedPass:
+        """Reads a batch of its own input space; of its own size where the student's has the size ``given``."""
         assert self._reader is not None, 'attach() comes first'
         inputs = self._acceleration.inputs(inputs)
         with batch_statistics(self.model) if self._batch_statistics else nullcontext(), \
                 random_state_aside() if self._reader.draws else nullcontext():
             features = self._reader.read_until_complete(
                 lambda: run_entry(self.model, self._entry, inputs, data_samples), wanted, inputs.shape[-2:])
-        return TappedPass(self._acceleration.outputs(features), self._reader, inputs, data_samples)
+        features = self._acceleration.outputs(features)
+        if given is not None:
+            features = {text: [self.input.size.uncovered(tensor, layout, given)
+                               for tensor, layout in zip(tensors, self._reader.layouts[text])]
+                        for text, tensors in features.items()}
+        return TappedPass(features, self._reader, inputs, data_samples, self.input.size.pixels)
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follows the student through ``.to()``, ``.cuda()``, ``.half()`` and the like.
@@ -343,7 +309,7 @@ class Teacher:
         """
         if not self._is_shared:
             self.model._apply(function)
-            self.convert._apply(function)
+            self.input.convert._apply(function)
             self._freeze()  # anew: what LeViT, for one, has prepared for eval mode is no buffer
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
@@ -351,37 +317,6 @@ class Teacher:
         shared = copy.copy(self)
         shared._is_shared = True
         return shared
-
-    def _load(self, checkpoint: Optional[str], strict: bool, key: str, cfg: Mapping) -> Optional[LoadReport]:
-        if checkpoint is None:
-            print_log(f'{key} is None: the teacher has random weights, and nothing can be learned from it.',
-                      logger='current', level=logging.WARNING)
-            init_unset_parameters(self.model)
-            return None
-        if checkpoint == 'init_cfg':
-            with config_key(key), reading_safely(self.weights_only):
-                report, partly, unloaded = load_init_cfg(self.model, cfg)
-            if not report.matched:
-                raise ConfigError(f"{key}: is 'init_cfg', but nothing in the model names weights that could be loaded, "
-                                  "by an init_cfg of type 'Pretrained' or by pretrained=True. Give a path, a URL or "
-                                  "'zoo', or None for a random teacher.")
-            if strict and partly:
-                raise ConfigError(f"{key}: what init_cfg names fits {', '.join(map(repr, partly))} in part only. "
-                                  f'{report}. Give weights of this very network, or set strict=False to go on.')
-            self._random = unloaded if strict else ()
-            complete = report.complete
-        else:
-            if not strict:
-                init_unset_parameters(self.model)  # which it may lack
-            with config_key(key):
-                report = load_checkpoint(self.model, checkpoint, self.weights_only)
-            if strict and not report.fits:
-                raise ConfigError(' '.join([
-                    f'{key}: does not fit the teacher. {report}.', *explain_load(report), 'Give the checkpoint of this '
-                    'very config, or set strict=False to go on with what fits.']))
-            complete = report.fits and not report.unexpected
-        print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
-        return report
 
     def _freeze(self) -> None:
         self.model.requires_grad_(False)
@@ -396,7 +331,9 @@ def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocesso
     """Builds the teacher or the teachers of a distiller.
 
     Args:
-        cfg (str | dict | list): A config name, the arguments of :class:`Teacher`, or a list of such.
+        cfg (str | dict | list): A config name, the arguments of :class:`Teacher`, or a list of such. In place of
+            ``config`` or ``model`` a dict may name a network of another library, as ``timm='resnet18'`` does, with its
+            ``arguments``; ``checkpoint='pretrained'`` then stands for that library's own weights.
         student_preprocessor (nn.Module): The data preprocessor whose batches the teachers will see.
 
     Returns:
@@ -413,6 +350,10 @@ def build_teachers(cfg: Union[str, Mapping, Sequence, None], student_preprocesso
         if not isinstance(options, Mapping):
             raise ConfigError(f'{key}: expected a config name or a dict, got {options!r}.')
         options = {name: value for name, value in options.items() if name != '_scope_'}
+        for name in options:
+            near = did_you_mean(str(name), teacher_sources())
+            if near != '.' and name not in inspect.signature(Teacher).parameters:
+                raise ConfigError(f'{key}.{name}: there is no such option{near}')
         check_options(inspect.signature(Teacher), options, key, found=('student_preprocessor', 'key'))
         check_values(inspect.signature(Teacher), options, key)
         teachers.append(Teacher(**options, student_preprocessor=student_preprocessor, key=key))
@@ -432,21 +373,7 @@ def follow_pipelines(teachers: Sequence[Teacher], cfg: Mapping) -> None:
     with config_key('train_dataloader.dataset'):
         space = pipeline_space((cfg.get('train_dataloader') or {}).get('dataset'))
     for teacher in teachers:
-        teacher.follow_pipeline(space)
-
-
-def _resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],
-                        key: str) -> Optional[str]:
-    if checkpoint == 'auto':
-        if config is None or osp.isfile(str(name)):
-            raise ConfigError(f'{key}: is missing; give a path, a URL, or None for a random teacher.')
-        checkpoint = 'zoo'
-    if checkpoint == 'zoo':
-        with config_key(key):
-            return zoo_weights(config.filename if config is not None else 'model', name or '')
-    if checkpoint is not None and not isinstance(checkpoint, str):
-        raise ConfigError(f'{key}: expected a path, a URL, \'zoo\', \'init_cfg\' or None, got {checkpoint!r}.')
-    return checkpoint
+        teacher.input.follow_pipeline(space)
 
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:

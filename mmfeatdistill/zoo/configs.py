@@ -18,11 +18,19 @@ from mmfeatdistill.zoo.packages import TASK_LIBRARIES, config_folder, stock_conf
 
 
 class ZooEntry(NamedTuple):
-    """A trained model of a library's zoo."""
+    """A trained model of a library's zoo.
+
+    Attributes:
+        name (str): Its name.
+        config (str): Absolute path of its config.
+        weights (str | list[str], optional): URL of its weights; several of a model of several parts.
+        metrics (dict[str, float]): The first figure for each data set, such as ``{'box AP on COCO': 37.4}``.
+    """
 
     name: str
     config: str
     weights: Union[str, list[str], None]
+    metrics: Mapping[str, float]
 
 
 def load_config(config: str) -> Config:
@@ -90,19 +98,32 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
     model.setdefault('_scope_', cfg.get('default_scope'))
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    has_own = 'data_preprocessor' in model
     try:
         built = root.MODELS.build(model)
     except TypeError as error:
         if "unexpected keyword argument 'data_preprocessor'" not in str(error):
             raise
         raise _incomplete(model) from error
-    if data_preprocessor is not None and not has_own:
+    if data_preprocessor is not None and not has_own_preprocessor(cfg, built):
         if not isinstance(built, BaseModel):
             raise _incomplete(model)
         # Afterwards: wrappers of other libraries' networks, such as mmpretrain's of timm, take a dict only.
         built.data_preprocessor = data_preprocessor
     return built
+
+
+def has_own_preprocessor(cfg: Config, model: nn.Module) -> bool:
+    """Whether a network has a data preprocessor of its own, from its config or from the library that it comes from.
+
+    Args:
+        cfg (Config): Its config.
+        model (nn.Module): The network.
+
+    Returns:
+        bool: Otherwise it takes what the student does.
+    """
+    return ('data_preprocessor' in cfg or 'data_preprocessor' in cfg.model
+            or getattr(model, 'brings_preprocessor', False))
 
 
 def _incomplete(model: Mapping) -> TypeError:
@@ -113,6 +134,28 @@ def _incomplete(model: Mapping) -> TypeError:
 def build_runner(cfg: Config) -> Runner:
     """A runner of the class that the config names as ``runner_type``, or mmengine's."""
     return root.RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def stock_name(filename: str) -> Optional[str]:
+    """The name by which a config file of an installed MM library is known.
+
+    Args:
+        filename (str): Path of the config, as in ``Config.filename``.
+
+    Returns:
+        str: Such as ``'mmdet::yolox/yolox_s_8xb8-300e_coco.py'``; None for any other file.
+
+    Examples:
+        >>> from mmfeatdistill import stock_config
+        >>> stock_name(stock_config('mmpretrain::resnet/resnet18_8xb32_in1k.py'))
+        'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+    """
+    # Libraries beyond the three have configs and metafiles too, such as mmrotate.
+    package, _, path = osp.abspath(filename).rpartition(f'{os.sep}{osp.join(".mim", "configs")}{os.sep}')
+    library = osp.basename(package)
+    if not library or importlib.util.find_spec(library) is None:
+        return None
+    return f'{library}::{path.replace(os.sep, "/")}'
 
 
 def zoo_weights(filename: str, name: str = '') -> str:
@@ -132,10 +175,8 @@ def zoo_weights(filename: str, name: str = '') -> str:
     Raises:
         ValueError: It is no stock config, or its metafile names no weights, or several.
     """
-    # Libraries beyond the three have configs and metafiles too, such as mmrotate.
-    folder = osp.join('.mim', 'configs')
-    library = osp.basename(osp.abspath(filename).rpartition(f'{os.sep}{folder}{os.sep}')[0])
-    if library and importlib.util.find_spec(library) is not None:
+    library = (stock_name(filename) or '').partition('::')[0]
+    if library:
         if not osp.isfile(_metafile(library)):
             raise ValueError(f"{library} was installed without a metafile ({_metafile(library)}), so 'zoo' finds no "
                              f'weights for {osp.basename(filename)!r}; give a path or a URL.')
@@ -173,7 +214,7 @@ def zoo_entries(library: str) -> Iterator[ZooEntry]:
         library (str): Import name, such as ``'mmdet'``.
 
     Yields:
-        ZooEntry: Name, absolute path of the config, URL of the weights.
+        ZooEntry: What they say.
 
     Raises:
         ImportError: The library is not installed.
@@ -182,7 +223,16 @@ def zoo_entries(library: str) -> Iterator[ZooEntry]:
     for metafile in load(_metafile(library))['Import']:
         for model in load(osp.join(root, metafile)).get('Models') or []:
             if 'Config' in model:
-                yield ZooEntry(model['Name'], osp.join(root, model['Config']), model.get('Weights'))
+                yield ZooEntry(model['Name'], osp.join(root, model['Config']), model.get('Weights'),
+                               dict(_metrics(model.get('Results') or [])))
+
+
+def _metrics(results: Union[Mapping, list]) -> Iterator[tuple[str, float]]:
+    """The first figure of each result: metafiles name what counts most first."""
+    for result in [results] if isinstance(results, Mapping) else results:
+        name, value = next(iter((result.get('Metrics') or {}).items()), ('', None))
+        if isinstance(value, (int, float)):
+            yield f'{name} on {result.get("Dataset")}', value
 
 
 def _metafile(library: str) -> str:

@@ -47,7 +47,7 @@ CHANGES = [
     ('checkpoint of another width', fitting(checkpoint='narrow.pth'),
      ['model.teacher.checkpoint: does not fit the teacher', 'of another shape', 'model [16', 'strict=False']),
     ('checkpoint of another model', fitting(checkpoint='other.pth'),
-     ['model.teacher.checkpoint: does not fit', 'missing (', 'unexpected (', 'strict=False']),
+     ['model.teacher.checkpoint: does not fit', 'missing (', 'unexpected (', 'checkpoint of this very config.']),
     ('checkpoint without weights', fitting(checkpoint='log.pth'),
      ['model.teacher.checkpoint: ', "holds no weights: expected a 'state_dict'", "['epoch']"]),
     ('damaged checkpoint', fitting(checkpoint='damaged.pth'), ['model.teacher.checkpoint: ', 'cannot be read']),

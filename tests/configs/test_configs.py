@@ -57,12 +57,3 @@ def test_a_metafile_names_configs_that_are_there(path):
     models = load(path)['Models']
     assert models and all((CONFIGS.parent / model['Config']).is_file() for model in models)
     assert all(f"{model['Name']}.py" == model['Config'].rpartition('/')[2] for model in models)
-
-
-def test_hooks_are_added_to_those_of_a_stock_config(tmp_path):
-    """RTMDet has custom_hooks of its own, so it cannot share its bases with distill.py."""
-    hooks = re.search(r'`(custom_hooks = _base_.*?)`', (CONFIGS.parent / 'README.md').read_text(), re.S).group(1)
-    config = tmp_path / 'config.py'
-    config.write_text(f"_base_ = ['mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py']\n{hooks}\n")
-    assert [hook.type for hook in Config.fromfile(config).custom_hooks] == [
-        'EMAHook', 'PipelineSwitchHook', 'mmfeatdistill.StudentCheckpointHook', 'mmfeatdistill.ExactResumeHook']

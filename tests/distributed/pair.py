@@ -29,14 +29,7 @@ class Pair:
 
     def results(self, name: str) -> list[Any]:
         """What a piece of work gave, by rank; waits for it."""
-        files = [_file(self._folder, name, rank) for rank in range(2)]
-        while not all(file.exists() for file in files):
-            ended = self._processes.join(timeout=0.1)  # raises if one has died
-            assert not ended or all(file.exists() for file in files), f'the two processes never came to {name}'
-        saved = [torch.load(file, weights_only=False) for file in files]
-        for rank, (_, error) in enumerate(saved):
-            assert error is None, f'{name}, rank {rank}: {error}'
-        return [found for found, _ in saved]
+        return results(self._folder, name, lambda: self._processes.join(timeout=0.1))  # raises if one has died
 
     def close(self) -> None:
         for process in self._processes.processes:
@@ -44,16 +37,39 @@ class Pair:
             process.join()
 
 
+def results(folder: Path, name: str, have_ended: Callable[[], bool]) -> list[Any]:
+    """What two processes have left of a piece of work; waits for it.
+
+    Args:
+        folder: Of the files.
+        name: Of the work.
+        have_ended: Whether the processes have; takes its time, and raises if one has died.
+    """
+    files = [_file(folder, name, rank) for rank in range(2)]
+    while not all(file.exists() for file in files):
+        ended = have_ended()
+        assert not ended or all(file.exists() for file in files), f'the two processes never came to {name}'
+    saved = [torch.load(file, weights_only=False) for file in files]
+    for rank, (_, error) in enumerate(saved):
+        assert error is None, f'{name}, rank {rank}: {error}'
+    return [found for found, _ in saved]
+
+
 def _file(folder: Path, name: str, rank: int) -> Path:
     return folder / f'{name.replace("/", "_")}.rank{rank}.pth'
 
 
 def _do(rank: int, work: dict[str, Work], folder: Path) -> None:
-    torch.set_num_threads(1)
-    MMLogger.get_instance('pair', log_level='ERROR')
     os.environ['LOCAL_RANK'] = str(rank)
     dist.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2,
                             timeout=timedelta(seconds=60))
+    do(rank, work, folder)
+
+
+def do(rank: int, work: Mapping[str, Work], folder: Path) -> None:
+    """Does the work in one of the processes, which are joined already, and leaves the results."""
+    torch.set_num_threads(1)
+    MMLogger.get_instance('pair', log_level='ERROR')
     for name, function in work.items():
         found, error = None, None
         try:

@@ -12,6 +12,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner
 from mmengine.utils import digit_version
+from mmseg.models import SegDataPreProcessor
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -333,8 +334,10 @@ def test_the_convolutions_of_the_student_run_compiled_with_the_same_losses(uncom
 @needs_later_torch
 @pytest.mark.parametrize('task', ['classification', 'pspnet'])
 def test_a_compiled_training_compiles_at_its_start_only_and_is_resumed_bit_for_bit(
-        uncompiled, in_digits, tmp_path, task):
+        uncompiled, in_digits, tmp_path, monkeypatch, task):
     GraphsHook.seen.clear()
+    # torch 2.14 compiles mmseg's, also of a student alone, anew for each batch.
+    monkeypatch.setattr(SegDataPreProcessor, 'forward', torch.compiler.disable(SegDataPreProcessor.forward))
     straight, resumed = straight_and_resumed(
         partial(config, tmp_path, task, hooks=(dict(type='GraphsHook'),), compile=dict(backend='eager')), crash_at=6)
     assert GraphsHook.seen[0] > 5 and GraphsHook.seen[2] == GraphsHook.seen[7]

@@ -143,7 +143,7 @@ def test_an_unknown_preprocessor_is_an_error_until_its_input_is_stated():
     batch = student(classification_batch(), True)['inputs']
     expected = batch.mul(torch.tensor(RGB['std']).view(3, 1, 1)).flip(1) + (
         torch.tensor(RGB['mean']).flip(0) - torch.tensor(caffe['mean'])).view(3, 1, 1)
-    torch.testing.assert_close(made.convert(batch), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(made.input.convert(batch), expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize('stated, words', [
@@ -201,7 +201,7 @@ def distilled(pipeline=None, **options):
     """A student that normalizes in its pipeline, if it is to be seen, and a teacher that does in its preprocessor."""
     model = distiller(raw_classifier(), teacher(classifier(16), **options), dict(a=match('backbone')))
     if pipeline is not None:
-        model.teachers[0].follow_pipeline(pipeline_space(dict(pipeline=pipeline)))
+        model.teachers[0].input.follow_pipeline(pipeline_space(dict(pipeline=pipeline)))
     return model
 
 
@@ -211,7 +211,7 @@ def test_a_student_that_normalizes_in_its_pipeline(stated):
     raw = classification_batch()
     data = model.data_preprocessor(normalized(copy.deepcopy(raw)), True)
     (made,) = model.teachers
-    torch.testing.assert_close(made.convert(data['inputs'], data['data_samples']),
+    torch.testing.assert_close(made.input.convert(data['inputs'], data['data_samples']),
                                made.model.data_preprocessor(raw)['inputs'], rtol=1e-4, atol=1e-4)
     assert losses_of(model, normalized(classification_batch()))['a.loss_0'].isfinite()
 
@@ -263,7 +263,7 @@ def test_a_semi_supervised_detector_as_teacher():
     data = model.data_preprocessor(copy.deepcopy(batch), True)
     (made,) = model.teachers
     expected = made.model.data_preprocessor(batch, False)['inputs']
-    torch.testing.assert_close(made.convert(data['inputs'], data['data_samples']), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(made.input.convert(data['inputs'], data['data_samples']), expected, rtol=1e-4, atol=1e-4)
     assert losses_of(model, detection_batch())['a.loss_0'].isfinite()
 
 
@@ -271,7 +271,7 @@ def test_models_that_take_a_preprocessor_as_a_dict_only():
     root.MODELS.register_module(name='OwnDefaults', module=OwnDefaults, force=True)
     student = build(classifier()).data_preprocessor
     made = Teacher(model=dict(type='mmengine.OwnDefaults'), checkpoint=None, student_preprocessor=student)
-    assert made.convert.is_identity and torch.equal(made.model.data_preprocessor.mean, student.mean)
+    assert made.input.convert.is_identity and torch.equal(made.model.data_preprocessor.mean, student.mean)
 
 
 def test_an_inline_timm_classifier():
@@ -279,7 +279,7 @@ def test_an_inline_timm_classifier():
     student = build(classifier()).data_preprocessor
     made = Teacher(model=dict(type='mmpretrain.TimmClassifier', model_name='resnet18', pretrained=False),
                    checkpoint=None, student_preprocessor=student)
-    assert made.convert.is_identity
+    assert made.input.convert.is_identity
 
 
 def test_a_teacher_whose_config_normalizes_in_its_pipeline(tmp_path):
@@ -289,7 +289,7 @@ def test_a_teacher_whose_config_normalizes_in_its_pipeline(tmp_path):
     Config(dict(default_scope='mmpretrain', model=model, val_dataloader=loader)).dump(tmp_path / 'a.py')
     student = build(classifier()).data_preprocessor
     made = Teacher(str(tmp_path / 'a.py'), checkpoint=None, student_preprocessor=student)
-    assert made.convert.is_identity
+    assert made.input.convert.is_identity
     model.data_preprocessor = dict(type='ClsDataPreprocessor', **RGB)
     Config(dict(default_scope='mmpretrain', model=model, val_dataloader=loader)).dump(tmp_path / 'b.py')
     with pytest.raises(ConfigError, match='its pipeline and its data preprocessor both normalize'):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mmfeatdistill.engine.hooks._runner_options import check_runner_options
 from mmfeatdistill.errors import ConfigError, config_key, failed_import
-from mmfeatdistill.teacher.image_sizes import fitting_sides
+from mmfeatdistill.teacher.image_sizes import fitting_multiple, fitting_size
 from mmfeatdistill.zoo.configs import load_config, zoo_weights
 from tests.helpers.models import classifier, detection_batch, detector, distiller, losses_of, match, stock, teacher
 
@@ -51,34 +51,36 @@ def student():
     return model
 
 
-def learning_from(**options):
-    return distiller(student(), teacher(dict(type='mmengine.StrictSides', **options)),
+def learning_from(size=None, **options):
+    return distiller(student(), teacher(dict(type='mmengine.StrictSides', size=size), **options),
                      dict(a=match(dict(student='backbone.conv1', teacher='merge'))))
 
 
-def test_a_teacher_whose_sides_must_be_multiples():
-    with pytest.raises(RuntimeError, match=r'^model.teacher: it fails on a batch of shape \(1, 3, 64, 70\).*It takes '
-                                           r'sides that are multiples of 32, such as 64 x 96 here.*'
-                                           'pad_size_divisor=32 in its data_preprocessor'):
-        losses_of(learning_from(), detection_batch((64, 70)))
+def test_a_teacher_whose_sides_must_be_multiples_sees_resized_images():
+    model = learning_from()
+    losses = losses_of(model, detection_batch((64, 70)))
+    assert losses['a.loss_0'] > 0 and model.teachers[0].input.size.multiple_of == 32
+    with pytest.raises(RuntimeError, match=r'^model.teacher: it fails on a batch of shape \(1, 3, 64, 70\)'):
+        losses_of(learning_from(input=dict(multiple_of=1)), detection_batch((64, 70)))
 
 
 def test_a_teacher_of_one_size():
-    with pytest.raises(RuntimeError, match='It takes images of 64 x 64; have the pipeline of the student resize'):
+    with pytest.raises(RuntimeError, match=r'It takes images of 64 x 64: model.teacher.input=dict\(size=\(64, 64\)\)'):
         losses_of(learning_from(size=64), detection_batch((64, 70)))
+    assert losses_of(learning_from(size=64, input=dict(size=(64, 64))), detection_batch((64, 70)))['a.loss_0'] > 0
 
 
 @pytest.mark.parametrize('multiple', [2, 8, 64])
 def test_the_multiple_is_found(multiple):
-    text = fitting_sides(lambda x: x.unflatten(-1, (-1, multiple)).unflatten(2, (-1, multiple)),
-                         torch.zeros(1, 3, multiple + 1, multiple), ())
-    assert f'multiples of {multiple}, such as {2 * multiple} x {multiple} ' in text
+    assert multiple == fitting_multiple(lambda x: x.unflatten(-1, (-1, multiple)).unflatten(2, (-1, multiple)),
+                                        torch.zeros(1, 3, multiple + 1, multiple))
 
 
 def test_a_network_that_fails_on_everything():
     def run(images):
         raise KeyError('x')
-    assert fitting_sides(run, torch.zeros(1, 3, 9, 9), (1, 3, 64, 64)) == ''
+    assert fitting_multiple(run, torch.zeros(1, 3, 9, 9)) is None
+    assert fitting_size(run, torch.zeros(1, 3, 9, 9), (1, 3, 64, 64), 'model.teacher') == ''
 
 
 @pytest.fixture

@@ -204,3 +204,12 @@ def test_one_image_shows_it_where_nothing_else_fits(square, layout):
 def test_patches_of_fourteen_pixels_are_laid_over_any_image(size, grid):
     layout = find_layout(torch.zeros(1, 26, 8), torch.zeros(1, 51, 8), 64)
     assert to_map(torch.zeros(2, grid[0] * grid[1] + 1, 8), layout, size).shape == (2, 8, *grid)
+
+
+@pytest.mark.parametrize('taps, twice', [
+    (['backbone', 'backbone.layer4'], True), (['backbone.layer4.1', 'backbone.layer4'], True),
+    (['backbone.layer3', 'backbone.layer4'], False), (['backbone.layer4', 'backbone.layer4.1.conv2'], False)])
+def test_two_names_of_one_tensor_are_said(taps, twice, log):
+    """The dry run goes on with copies of what it reads, so the two are not one object there."""
+    distiller(classifier(), teacher(classifier(16)), dict(a=match() | dict(taps=taps)))
+    assert said(log, 'model.objectives.a', 'is the same tensor as', 'counts twice') == twice

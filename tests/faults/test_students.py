@@ -44,6 +44,10 @@ def test_an_option_that_a_hook_sets_on_the_model_is_the_students():
     assert losses_of(model, classification_batch())['loss'] == 0
     model.epoch = 3
     assert network.epoch == 3, 'one that it did not have either'
+    del model.epoch
+    assert not hasattr(network, 'epoch')
+    with pytest.raises(AttributeError):
+        del model.epoch
 
 
 def test_the_distillers_own_attributes_stay_its_own():
@@ -144,6 +148,17 @@ def test_students_of_branches_are_refused_for_what_they_are():
     model.detector.backbone.init_cfg = None
     with pytest.raises(ConfigError, match=r'^model\.student: SoftTeacher trains on several branches'):
         distiller(model, teacher(detector()), dict(a=match('backbone')))
+
+
+def test_a_tracker_is_refused_with_the_network_inside_that_would_do():
+    """QDTrack trains on a key and a reference frame, and has no other pass."""
+    model = stock('mmdet::qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py')
+    inner = detector()
+    inner.pop('_scope_')
+    inner.pop('data_preprocessor')
+    model.detector = inner
+    with pytest.raises(ConfigError, match=r"a\.taps: student: QDTrack has no pass .*Take 'detector' \(FasterRCNN\)"):
+        distiller(model, teacher(detector(16)), dict(a=match(dict(student='detector.neck', teacher='neck'))))
 
 
 def test_images_in_groups_reach_the_teacher_one_by_one():

@@ -7,8 +7,35 @@ from mmfeatdistill.distillers import feature_distiller
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.taps.dry_run import image_channels
 from mmfeatdistill.taps.dummy_batch import labeled_sample, library_of
+from mmfeatdistill.taps.reader import TapReader
+from mmfeatdistill.taps.training_run import _difference
 from tests.faults.conftest import said
-from tests.helpers.models import build, detector, distiller, losses_of, match, segmentation_batch, stock, teacher
+from tests.helpers.models import (
+    build,
+    detection_batch,
+    detector,
+    distiller,
+    losses_of,
+    match,
+    segmentation_batch,
+    stock,
+    teacher,
+)
+
+
+def with_checkpointing():
+    model = detector()
+    model.backbone.with_cp = True
+    return model
+
+
+def revvit():
+    model = stock('mmpretrain::revvit/revvit-small_8xb256_in1k.py')
+    model.data_preprocessor = dict(type='ClsDataPreprocessor', mean=[0.] * 3, std=[255.] * 3)
+    model.backbone.update(arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32), img_size=64)
+    model['head'].update(num_classes=10, in_channels=32)
+    model.train_cfg = None
+    return model
 
 
 def unloaded(model):
@@ -150,9 +177,69 @@ def test_the_training_pass_leaves_no_trace():
         assert torch.equal(model.state_dict()[name], value), name
 
 
+def test_the_training_pass_enters_no_history():
+    """Dynamic R-CNN draws thresholds of its assigner from what it saw; made-up labels would be among it."""
+    model = detector()
+    model.roi_head.type = 'DynamicRoIHead'
+    model.roi_head.bbox_head.loss_bbox = dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0)
+    model.train_cfg.rcnn.dynamic_rcnn = dict(iou_topk=7, beta_topk=2, update_iter_interval=1, initial_iou=0.3,
+                                             initial_beta=1.0)
+    student = distiller(model).student
+    head = student.roi_head
+    assert not (head.iou_history or head.beta_history or student.rpn_head._raw_positive_infos)
+    assert (head.bbox_assigner.pos_iou_thr, head.bbox_head.loss_bbox.beta) == (0.5, 1.0)
+
+
 def test_items_of_a_place_that_gives_more_in_training_are_not_taken_blindly(monkeypatch):
     """Where no training pass could be made, the first of one tensor and the first of two are told apart in step 1."""
     monkeypatch.setattr(feature_distiller, 'check_training', lambda tapped, taps: None)
     model = built(ddrnet(), 'backbone[0]', connector=dict(type='Conv1x1'))
     with pytest.raises(RuntimeError, match=r"'backbone' gave 1 feature\(s\) in the dry run and gives 2 now"):
         losses_of(model, segmentation_batch())
+
+
+@pytest.mark.parametrize('model, tap, reason, advised', [
+    (with_checkpointing, 'backbone.layer3.1.conv2', "'backbone.layer3.1' has with_cp=True", 'backbone.layer3.1'),
+    (revvit, 'backbone.layers.0', r'a block around it keeps no activations .*reversible', 'backbone')])
+def test_blocks_that_run_again_in_the_backward_pass_are_known_when_a_distiller_is_built(model, tap, reason, advised):
+    with pytest.raises(ConfigError, match=rf"^model\.objectives\.a\.taps: '{tap}' runs without gradient in training, "
+                                          rf"as {reason}.* Tap '{advised}'"):
+        built(model(), tap)
+    [found] = twin(model(), advised, size=64)
+    assert not found.refused and found.difference < 1e-6
+
+
+def test_a_student_that_is_frozen_up_to_its_taps_is_known_when_a_distiller_is_built():
+    model = detector()
+    model.backbone.frozen_stages = 2
+    with pytest.raises(ConfigError, match=r"a\.taps: no gradient .*'backbone.layer1', 'backbone.layer2', as"):
+        built(model, 'backbone.layer1', 'backbone.layer2')
+    built(model, 'backbone.layer2', 'backbone.layer3')
+
+
+def test_a_head_that_predicts_for_single_images_only_is_refused():
+    """Guided anchoring masks its convolutions when it predicts, which mmcv does for one image."""
+    model = one_stage('mmdet::guided_anchoring/ga-retinanet_r50_fpn_1x_coco.py')
+    with pytest.raises(ConfigError, match=r"a\.taps: .* batch of two images as far as 'bbox_head' .* such as 'neck'"):
+        built(model, 'bbox_head')
+    losses_of(built(model, 'neck'), detection_batch())
+
+
+def test_a_training_pass_that_was_cut_short_unlearns_no_calls():
+    """A loss may fail on made-up labels before a module's last call."""
+    model = torch.nn.ModuleList([torch.nn.Conv2d(3, 3, 1)])
+    reader, image = TapReader(model, ['0'], 'student'), torch.ones(1, 3, 4, 4)
+    reader.probe(lambda: model[0](model[0](image)))
+
+    def fail():
+        model[0](image)
+        raise RuntimeError
+
+    reader.probe_places(fail)
+    assert reader.calls == {'0': 2} and isinstance(reader.failure, RuntimeError)
+
+
+@pytest.mark.parametrize('after, are_queries', [((2, 240, 16), True), ((2, 40, 32), False), ((2, 8, 4, 4), False)])
+def test_only_more_rows_of_one_width_are_called_queries(after, are_queries):
+    message = _difference([torch.zeros(1, 40, 16)], [torch.zeros(after)])
+    assert ('queries' in message) == are_queries and 'when it trains' in message

@@ -72,6 +72,21 @@ def test_weights_that_init_cfg_names_and_that_do_not_fit(preprocessor, tmp_path,
         made(model, preprocessor, 'init_cfg')
 
 
+@pytest.mark.parametrize('width, whole, words', [
+    (8, True, "'backbone' fits nothing there: give it prefix='backbone.'"),
+    (16, False, r"'backbone' fits nothing there, as shapes differ \(conv1.weight: file \[16, 3, 7, 7\], model \[8, 3")])
+def test_weights_that_init_cfg_names_and_that_fit_nothing_are_not_said_to_be_unnamed(
+        preprocessor, tmp_path, width, whole, words):
+    """A file of the whole detector for its backbone is the usual slip; mmengine then loads nothing, with a warning."""
+    network = build(classifier(width))
+    model = classifier()
+    model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=saved(tmp_path / 'a.pth', (network if whole else network.backbone).state_dict()))
+    for strict in (True, False):
+        with pytest.raises(ConfigError, match=f'^model.teacher.checkpoint: what init_cfg names for {words}'):
+            made(model, preprocessor, 'init_cfg', strict=strict)
+
+
 def test_a_segmenter_by_its_pretrained_option(tmp_path):
     model = segmenter()
     model.pretrained = saved(tmp_path / 'a.pth', build(segmenter()).backbone.state_dict())
@@ -211,6 +226,13 @@ def test_names_that_begin_otherwise_are_said_and_not_half_loaded(tmp_path, prepr
     weights = {f'{prefix}.{name}': value for name, value in build(classifier()).state_dict().items()}
     with pytest.raises(ConfigError, match=f"without '{prefix}.' in front, 102 of the 102"):
         made(classifier(), preprocessor, saved(tmp_path / 'a.pth', dict(state_dict=weights)))
+
+
+def test_a_file_that_fits_nothing_is_an_error_without_strict_too(tmp_path, preprocessor):
+    file = saved(tmp_path / 'a.pth', {f'student.{name}': v for name, v in build(classifier()).state_dict().items()})
+    with pytest.raises(ConfigError, match="0 tensors loaded.*without 'student.' in front") as caught:
+        made(classifier(), preprocessor, file, strict=False)
+    assert 'set strict=False' not in str(caught.value)
 
 
 def test_what_is_left_over_where_a_loading_hook_renames(tmp_path):

@@ -43,6 +43,11 @@ def noise(batch):
     return dict(noise=torch.linspace(0, 1, batch * 12).reshape(batch, 1, 4, 3))
 
 
+def regions(batch):
+    inside = torch.linspace(0, 1, batch * 12).reshape(batch, 4, 3)
+    return dict(foreground=inside, background=1 - inside)
+
+
 def mask(batch):
     return dict(sample_mask=torch.arange(batch) % 2 == 0)
 
@@ -62,6 +67,7 @@ CASES = {
         lambda s, t: losses.activation_boundary(s, t, margin=1.0), MAP,
         at_equality=lambda t: (1 - t.abs()).clamp(min=0).square().sum() / len(t)),
     'appearance': Case(lambda s, t: losses.appearance([s], [t]), MAP),
+    'attention_error': Case(lambda s, t: losses.attention_error(s, t, tau=0.5), MAP),
     'attention_transfer': Case(losses.attention_transfer, MAP),
     'channel_wise_divergence': Case(
         lambda s, t: losses.channel_wise_divergence(s, t, tau=2.0), MAP),
@@ -72,6 +78,12 @@ CASES = {
     'dist standardized': Case(module('DIST', standardize=True), VECTOR),
     'dist dense': Case(lambda s, t: losses.dist(s, t, beta=2.0, gamma=3.0, tau=2.0), MAP),
     'factor_transfer': Case(losses.factor_transfer, MAP),
+    'focal': Case(lambda s, t, **rows: losses.focal(s, t, masks=[*rows.values()], tau=0.5).sum(), MAP,
+                  regions),
+    'global_relation': Case(lambda s, t: losses.global_relation(
+        s, t, student_block=torch.nn.Identity(), teacher_block=torch.nn.Identity()), MAP),
+    'hierarchical_context': Case(losses.hierarchical_context, MAP),
+    'instance_norm_error': Case(losses.instance_norm_error, MAP),
     'kl_divergence': Case(lambda s, t: losses.kl_divergence(s, t, tau=4.0), VECTOR),
     'kl_divergence standardized': Case(module('KLDivergence', standardize=True), MAP),
     'kl_divergence dense': Case(lambda s, t: losses.kl_divergence(s, t, tau=1.0), MAP),
@@ -97,6 +109,8 @@ MODULES = {
     'ChannelWiseDivergence': (losses.channel_wise_divergence, dict(tau=2.0), dict(tau=1.0)),
     'DIST': (losses.dist, dict(beta=2.0, gamma=3.0, tau=4.0), {}),
     'FactorTransfer': (losses.factor_transfer, {}, {}),
+    'HierarchicalContext': (losses.hierarchical_context, {}, {}),
+    'InstanceNormError': (losses.instance_norm_error, {}, {}),
     'KLDivergence': (losses.kl_divergence, dict(tau=2.0), dict(tau=4.0)),
     'Pearson': (losses.pearson, {}, {}),
     'RelationalAngle': (losses.relational_angle, {}, {}),

@@ -12,6 +12,7 @@ from mmfeatdistill.losses import (
     decoupled,
     dist,
     factor_transfer,
+    instance_norm_error,
     kl_divergence,
     lsh,
     lsh_bias,
@@ -77,8 +78,8 @@ def test_confident_logits_stay_finite():
         assert gradient(loss, student).isfinite().all()
 
 
-@pytest.mark.parametrize('loss', [factor_transfer, attention_transfer, pearson, relational_angle,
-                                  relational_distance])
+@pytest.mark.parametrize('loss', [factor_transfer, attention_transfer, instance_norm_error, pearson,
+                                  relational_angle, relational_distance])
 def test_dead_student_has_a_finite_loss(loss):
     """All features zero: lengths, deviations and distances that are divided by vanish."""
     student, teacher = torch.zeros(3, 4, 5), randn(3, 4, 5)
@@ -99,6 +100,19 @@ def test_vanishing_vectors_do_not_blow_up_the_gradient(loss):
 def test_scale_and_shift_of_the_student_do_not_matter(loss):
     student, teacher = randn(5, 4, dtype=torch.float64), randn(5, 4, seed=1, dtype=torch.float64)
     torch.testing.assert_close(loss(3 * student + 2, teacher), loss(student, teacher), rtol=1e-5, atol=0)
+
+
+def test_instance_norm_error_normalizes_each_image_for_itself():
+    teacher, factors = randn(3, 4, 5, dtype=torch.float64), torch.tensor([1.0, 2.0, -3.0]).view(3, 1, 1)
+    losses = [instance_norm_error(factor * image[None] + 7, image[None]) for factor, image in zip(factors, teacher)]
+    assert [loss.item() for loss in losses] == pytest.approx([0, 0, 2], abs=1e-3)
+    torch.testing.assert_close(instance_norm_error(factors * teacher + 7, teacher), torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize('shape', [(2, 5, 1, 1), (2, 5, 1)])
+def test_one_position_has_no_instance_normalization(shape):
+    with pytest.raises(ValueError, match=r'maps of at least two positions, got \(2, 5, 1'):
+        instance_norm_error(randn(*shape), randn(*shape))
 
 
 def test_activation_boundary_asks_for_the_side_and_the_margin():

@@ -1,5 +1,6 @@
 """What is there of mmcv's operators: found, completed, and never replaced."""
 import ast
+import errno
 import importlib.util
 import os
 import stat
@@ -125,7 +126,7 @@ def test_compiled_is_not_completed(folder):
 
 def test_a_failed_write_leaves_nothing(folder, monkeypatch):
     def fail(*_):
-        raise OSError('disk full')
+        raise OSError(errno.ENOSPC, 'disk full')
     monkeypatch.setattr(os, 'replace', fail)
     with pytest.raises(OSError, match='disk full'):
         install(folder)

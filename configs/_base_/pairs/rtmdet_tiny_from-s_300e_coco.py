@@ -6,5 +6,3 @@ model = dict(
     student={{_base_.model}},
     teacher=dict(config='mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
                  checkpoint='zoo'))
-custom_hooks = _base_.custom_hooks + [
-    dict(type='mmfeatdistill.StudentCheckpointHook'), dict(type='mmfeatdistill.ExactResumeHook')]

@@ -6,5 +6,3 @@ model = dict(
     student={{_base_.model}},
     teacher=dict(config='{{fileDirname}}/../../voc/ssd300_r50_voc0712.py',
                  checkpoint='work_dirs/ssd300_r50_voc0712/epoch_24.pth'))
-custom_hooks = _base_.custom_hooks + [
-    dict(type='mmfeatdistill.StudentCheckpointHook'), dict(type='mmfeatdistill.ExactResumeHook')]

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.data import get_worker_info
@@ -22,6 +22,9 @@ _WORKER_STREAM, _INDEX_STREAM = 1, 2
 
 _STATE = 'state'
 """Where in the part for resuming of a checkpoint there is what has changed besides tensors."""
+
+_PROCESSES = 'processes'
+"""Where in ``meta`` of a checkpoint there is how many processes have trained."""
 
 
 @HOOKS.register_module()
@@ -139,6 +142,10 @@ class _StateLoader(Hook):
         state = checkpoint.get(ADDED, {}).pop(_STATE, None)
         if runner._resume:
             self._owner.loaded = state or {}
+            before, now = checkpoint.get('meta', {}).get(_PROCESSES), get_world_size()
+            if before not in (None, now):
+                runner.logger.warning(explain_other_number(
+                    before, now, runner.train_dataloader.batch_size))
 
 
 class _StateSaver(Hook):
@@ -180,6 +187,7 @@ class _StateSaver(Hook):
         """Puts what has changed next to the connectors."""
         if self._owner.state is None:
             return
+        checkpoint.setdefault('meta', {})[_PROCESSES] = get_world_size()
         self._owner.state.meet(late=True)
         saved, lost = self._owner.state.changed()
         if saved:
@@ -190,6 +198,29 @@ class _StateSaver(Hook):
                 or '.data_preprocessor.' in name]
         self._told.update(lost)
         _tell(runner, lost)
+
+
+def explain_other_number(before: int, now: int, batch_size: Any) -> str:
+    """Says what stays the same in a training that is resumed by another number of processes.
+
+    Args:
+        before (int): Processes that wrote the checkpoint.
+        now (int): Those that resume.
+        batch_size (int, optional): Images of each of these in a step; None where a batch sampler decides.
+
+    Returns:
+        str: A warning.
+
+    Examples:
+        >>> print(explain_other_number(2, 1, 4).partition(':')[0])
+        Resumed by 1 process, and saved by 2
+    """
+    images = f'now {now} x {batch_size}' if batch_size else f'now those of {now} batches'
+    return (f'Resumed by {now} process{"es" * (now > 1)}, and saved by {before}: weights, optimizer, averages and the '
+            'position in the schedule are those of the checkpoint. The training does not end with the same weights, '
+            'bit for bit: each process draws random numbers of its own, and its losses and BatchNorms see its own '
+            f'images. Keep the number of images in a step ({images}), by train_dataloader.batch_size: each step then '
+            'has the same images, and schedules and learning rate stay right.')
 
 
 def _roots(runner: Any) -> dict[str, Any]:

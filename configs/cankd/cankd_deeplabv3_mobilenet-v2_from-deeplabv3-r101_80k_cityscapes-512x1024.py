@@ -1,0 +1,6 @@
+# Place and weight are the authors'.
+_base_ = '../_base_/pairs/deeplabv3_mobilenet-v2_from-deeplabv3-r101_80k_cityscapes-512x1024.py'
+model = dict(
+    objectives=dict(
+        stage4=dict(type='FeatureMatch', taps=['backbone[-1]'], connector=dict(type='CrossAttention'),
+                    loss=dict(type='InstanceNormError', loss_weight=10))))

@@ -1,0 +1,2 @@
+_base_ = '../_base_/pairs/faster-rcnn_digits.py'
+model = dict(objectives=dict(review=dict(type='ReviewKD', taps=['neck'])))

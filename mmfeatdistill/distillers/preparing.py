@@ -1,0 +1,89 @@
+"""Preparing objectives by one dry run of each network, in a distiller or before there is one."""
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from mmfeatdistill.errors import ConfigError, config_key
+from mmfeatdistill.objectives import Objective
+from mmfeatdistill.taps.reader import TappedPass
+from mmfeatdistill.taps.training_run import TapDiffersInTraining, check_training
+from mmfeatdistill.teacher.teacher import Teacher
+
+Attach = Callable[[Sequence[str]], TappedPass]
+"""Sets what is read of a network, and gives the features of one small image."""
+
+
+def prepare_objectives(objectives: Mapping[str, Objective], attach_student: Attach,
+                       teachers: Sequence[Teacher]) -> None:
+    """Resolves all taps by one dry run of each network, and builds what depends on shapes.
+
+    Args:
+        objectives (Mapping[str, Objective]): By name.
+        attach_student (Callable): See :data:`Attach`.
+        teachers (Sequence[Teacher]): What the objectives may read; each is set to read what they do.
+
+    Raises:
+        ConfigError: A tap cannot be read, features cannot be matched, or no objective reads a teacher.
+    """
+    read = {}
+    for name, objective in objectives.items():
+        with config_key(f'model.objectives.{name}'):
+            read[name] = objective.teachers_read(len(teachers))
+    features = _dry_run(attach_student, {name: objective.student_taps for name, objective in objectives.items()})
+    _check_training(features, objectives)
+    targets = []
+    for index, teacher in enumerate(teachers):
+        owner = 'teacher' if len(teachers) == 1 else f'teacher[{index}]'
+        taps = {name: objective.teacher_taps for name, objective in objectives.items() if index in read[name]}
+        if not taps:
+            raise ConfigError(f'model.{owner}: no objective reads it; remove it, or let an objective have '
+                              f'teacher={index}.')
+        targets.append(_dry_run(partial(teacher.attach, owner=owner), taps))
+    for name, objective in objectives.items():
+        objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
+    for index, teacher in enumerate(teachers):
+        running = [name for name, objective in objectives.items() if objective.runs_teacher and index in read[name]]
+        teacher.keep_size(running)
+        teacher.accelerate(targets[index], running)
+
+
+def _check_training(student: TappedPass, objectives: Mapping[str, Objective]) -> None:
+    """Compares what the student gives in training with the dry run; an error names the objective that it concerns."""
+    taps = {text: name for name, objective in objectives.items() for text in objective.compared_taps}
+    try:
+        check_training(student, taps)
+    except TapDiffersInTraining as error:
+        raise ConfigError(f'model.objectives.{taps[error.tap]}.taps: {error}') from None
+    for name, objective in objectives.items():
+        frozen = [text for text in objective.compared_taps if text in student.reader.frozen]
+        if frozen and len(frozen) == len(objective.compared_taps):
+            raise ConfigError(no_gradient(name, frozen))
+
+
+def no_gradient(name: str, taps: Sequence[str]) -> str:
+    """What to say of an objective whose taps of the student no gradient leaves.
+
+    Args:
+        name (str): Of the objective.
+        taps (Sequence[str]): Its taps.
+
+    Returns:
+        str: With the config key.
+
+    Examples:
+        >>> no_gradient('stem', ['backbone.layer1'])[:52]
+        'model.objectives.stem.taps: no gradient reaches the '
+    """
+    return (f'model.objectives.{name}.taps: no gradient reaches the student through {", ".join(map(repr, taps))}, as '
+            'the student is frozen up to there. Tap a later place, or remove the objective.')
+
+
+def _dry_run(attach: Attach, taps: Mapping[str, Sequence[str]]) -> TappedPass:
+    """Attaches the taps of all objectives at once; an error names the objective that causes it."""
+    with config_key('model.objectives'):
+        try:
+            return attach([tap for of_objective in taps.values() for tap in of_objective])
+        except ValueError:
+            for name, of_objective in taps.items():
+                with config_key(f'model.objectives.{name}.taps'):
+                    attach(of_objective)
+            raise

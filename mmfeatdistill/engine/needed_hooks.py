@@ -1,0 +1,61 @@
+"""The hooks that every distillation needs, registered by the runner itself where a config has not named them."""
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import FlexibleRunner, Runner
+
+from mmfeatdistill.distill_config import is_distillation
+from mmfeatdistill.distillers import FeatureDistiller
+from mmfeatdistill.engine.hooks._objectives import unwrap
+from mmfeatdistill.engine.hooks.exact_resume_hook import ExactResumeHook
+from mmfeatdistill.engine.hooks.statistics_hook import StatisticsHook
+from mmfeatdistill.engine.hooks.student_checkpoint_hook import StudentCheckpointHook
+
+_NEEDED = (StudentCheckpointHook, ExactResumeHook, StatisticsHook)
+
+
+def register_needed_hooks(runner: Any) -> None:
+    """Registers the hooks that a distillation needs.
+
+    Where one of them is a :class:`StudentCheckpointHook`, the config has named those that it wants, and they stay as
+    they are: ``configs/_base_/distill.py`` spells all of them out, and a list without ``ExactResumeHook`` does without.
+
+    Args:
+        runner (Runner): With the hooks of its config. One that trains no distillation is left as it is.
+    """
+    if not _is_distilled(runner.model) or any(isinstance(hook, StudentCheckpointHook) for hook in runner.hooks):
+        return
+    for cls in _NEEDED:
+        if not any(isinstance(hook, cls) for hook in runner.hooks):
+            runner.register_hook(cls())
+
+
+def _is_distilled(model: Any) -> bool:
+    """Whether a runner's model is a distillation; a ``FlexibleRunner`` has its config until it trains."""
+    if isinstance(model, Mapping):
+        return is_distillation(Config(dict(model=model)))
+    return isinstance(unwrap(model), FeatureDistiller)
+
+
+def _then_needed_hooks(register_hooks: Callable) -> Callable:
+    @wraps(register_hooks)
+    def register(runner: Any, *args: Any, **kwargs: Any) -> None:
+        register_hooks(runner, *args, **kwargs)
+        register_needed_hooks(runner)
+    return register
+
+
+def install() -> None:
+    """Lets every runner of this process register them, also that of a library's own ``tools/train.py``.
+
+    A student with ``custom_hooks`` of its own cannot inherit others, as mmengine refuses two bases that have the same
+    key. MMEngine gives a model no way to bring hooks along: it never sees the runner.
+    """
+    for runner in (Runner, FlexibleRunner):
+        if not hasattr(runner.register_hooks, '__wrapped__'):
+            runner.register_hooks = _then_needed_hooks(runner.register_hooks)
+
+
+install()

@@ -1,0 +1,64 @@
+"""A training step on random images, where the data of a config are not at hand."""
+import copy
+
+import torch
+from mmengine import registry as root
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmfeatdistill.checks.loss_balance import LossMeasurement
+from mmfeatdistill.distillers import FeatureDistiller
+from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.objectives.logged import task_loss
+from mmfeatdistill.step_costs.random_batch import random_batch
+from mmfeatdistill.taps.dry_run import SIZES
+from mmfeatdistill.teacher.initialization import init_without_loading
+
+_IMAGES = 2
+"""BatchNorm of vectors needs two."""
+
+
+def trial_step(cfg: Config) -> LossMeasurement:
+    """Builds a distiller and makes a training step, up to the gradients, on small random images.
+
+    Args:
+        cfg (Config): A distillation config.
+
+    Returns:
+        LossMeasurement: What the losses were; on images that show nothing and weights that know nothing.
+
+    Raises:
+        ConfigError: The distiller cannot be built, or no step can be made.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    model = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    distiller: FeatureDistiller = root.MODELS.build(model)
+    init_without_loading(distiller.student)
+    distiller.train()
+    failure = None
+    for size in SIZES:
+        try:
+            return _step(distiller, cfg, size)
+        except Exception as error:  # noqa: BLE001 - each network refuses a size in its own way
+            failure = failure or error
+    raise ConfigError(f'model: it is built, but makes no step on random images ({type(failure).__name__}: {failure}).')
+
+
+def _step(distiller: FeatureDistiller, cfg: Config, size: int) -> LossMeasurement:
+    preprocessor = distiller.data_preprocessor
+    if getattr(preprocessor, 'size', None) is not None:
+        preprocessor.size = (size, size)  # to which a segmenter's pads crops
+    batch = preprocessor(random_batch(cfg, _IMAGES, size, size), True)
+    wanted = distiller.images_wanted()
+    if wanted:
+        distiller.update_statistics(batch['inputs'], batch['data_samples'], wanted)
+        distiller.finish_statistics(wanted)
+    total, logged = distiller.parse_losses(distiller(**batch, mode='loss'))
+    total.backward()
+    if not torch.isfinite(total):
+        raise ValueError(f'the loss is {total.item()}.')
+    losses = {name: {key.removeprefix(f'{name}.'): float(value) for key, value in logged.items()
+                     if key.startswith(f'{name}.loss')} for name in distiller.objectives}
+    return LossMeasurement(float(task_loss(logged, list(distiller.objectives))), losses, {}, _IMAGES)
