@@ -13,6 +13,7 @@ from mmfeatdistill.losses.fgd import attention_error, focal, global_relation
 from mmfeatdistill.losses.hierarchical_context import HierarchicalContext, hierarchical_context
 from mmfeatdistill.losses.instance_norm_error import InstanceNormError, instance_norm_error
 from mmfeatdistill.losses.kl_divergence import KLDivergence, kl_divergence
+from mmfeatdistill.losses.logit_standardization import standardize_logits
 from mmfeatdistill.losses.lsh import lsh, lsh_bias
 from mmfeatdistill.losses.masked_generative import masked_generative
 from mmfeatdistill.losses.overhaul import overhaul_margin, partial_l2
@@ -28,4 +29,4 @@ __all__ = [
     'activation_boundary', 'appearance', 'attention_error', 'attention_transfer', 'channel_wise_divergence',
     'decoupled', 'dist', 'factor_transfer', 'focal', 'global_relation', 'hierarchical_context', 'instance_norm_error',
     'kl_divergence', 'lsh', 'lsh_bias', 'masked_generative', 'overhaul_margin', 'partial_l2', 'pearson',
-    'relational_angle', 'relational_distance', 'squared_error']
+    'relational_angle', 'relational_distance', 'squared_error', 'standardize_logits']

@@ -3,6 +3,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmfeatdistill.losses._pair import matching_pair, mean_and_variation
+from mmfeatdistill.losses.logit_standardization import standardized_pair
 from mmfeatdistill.registry import MODELS
 
 
@@ -65,16 +66,21 @@ class DIST(nn.Module):
         gamma (float): Weight of the intra-class term. Defaults to 1, as in the authors' code.
         tau (float): Temperature. Defaults to 1, as in the authors' code.
         loss_weight (float): Factor of the loss. Defaults to 1.
+        standardize (bool): Whether :func:`mmfeatdistill.losses.standardize_logits` comes first on both sides. Defaults
+            to False.
     """
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0,
-                 loss_weight: float = 1.0) -> None:
+                 loss_weight: float = 1.0, standardize: bool = False) -> None:
         super().__init__()
         self.beta = beta
         self.gamma = gamma
         self.tau = tau
         self.loss_weight = loss_weight
+        self.standardize = standardize
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.standardize:
+            student, teacher = standardized_pair(student, teacher)
         return self.loss_weight * dist(
             student, teacher, beta=self.beta, gamma=self.gamma, tau=self.tau)

@@ -3,6 +3,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmfeatdistill.losses._pair import matching_pair
+from mmfeatdistill.losses.logit_standardization import standardized_pair
 from mmfeatdistill.registry import MODELS
 
 
@@ -63,12 +64,17 @@ class KLDivergence(nn.Module):
         tau (float): Temperature. Defaults to 4, the value of most CIFAR-100 studies (FCFD,
             arXiv 2304.11832, among them); on ImageNet 1 is usual.
         loss_weight (float): Factor of the loss. Defaults to 1.
+        standardize (bool): Whether :func:`mmfeatdistill.losses.standardize_logits` comes first on both sides. Defaults
+            to False.
     """
 
-    def __init__(self, tau: float = 4.0, loss_weight: float = 1.0) -> None:
+    def __init__(self, tau: float = 4.0, loss_weight: float = 1.0, standardize: bool = False) -> None:
         super().__init__()
         self.tau = tau
         self.loss_weight = loss_weight
+        self.standardize = standardize
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.standardize:
+            student, teacher = standardized_pair(student, teacher)
         return self.loss_weight * kl_divergence(student, teacher, tau=self.tau)

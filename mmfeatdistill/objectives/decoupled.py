@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.losses import decoupled
+from mmfeatdistill.losses.logit_standardization import standardized_pair
 from mmfeatdistill.objectives.base import Objective, Taps
 from mmfeatdistill.objectives.labels import single_labels
 from mmfeatdistill.registry import MODELS
@@ -32,6 +33,8 @@ class Decoupled(Objective):
         tau (float): Temperature. Defaults to 4, the authors' on CIFAR-100; 1 on ImageNet.
         loss_weight (float): Factor of the loss. Defaults to 1.
         teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
+        standardize (bool): Whether :func:`mmfeatdistill.losses.standardize_logits` comes first on both sides. Defaults
+            to False.
 
     Raises:
         TypeError: ``taps`` or ``teacher`` is of another type.
@@ -39,12 +42,13 @@ class Decoupled(Objective):
     """
 
     def __init__(self, taps: Taps, alpha: float = 1.0, beta: float = 8.0, tau: float = 4.0,
-                 loss_weight: float = 1.0, teacher: Optional[int] = None) -> None:
+                 loss_weight: float = 1.0, teacher: Optional[int] = None, standardize: bool = False) -> None:
         super().__init__(taps, teacher)
         self.alpha = alpha
         self.beta = beta
         self.tau = tau
         self.loss_weight = loss_weight
+        self.standardize = standardize
 
     def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Compares the logits of the dry run, as if its image were of class 0 (see :class:`Objective`)."""
@@ -61,6 +65,8 @@ class Decoupled(Objective):
                 for i, pair in enumerate(self._pairs(student, teachers))}
 
     def _compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        if self.standardize:
+            student, teacher = standardized_pair(student, teacher)
         return self.loss_weight * decoupled(student, teacher, labels=labels, alpha=self.alpha, beta=self.beta,
                                             tau=self.tau)
 

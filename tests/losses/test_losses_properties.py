@@ -52,6 +52,10 @@ def mask(batch):
     return dict(sample_mask=torch.arange(batch) % 2 == 0)
 
 
+def module(name, **options):
+    return MODELS.build(dict(type=f'mmfeatdistill.{name}', **options))
+
+
 def hash_entropy(teacher):
     """What is left of the cross-entropy when the student has the teacher's projections."""
     projections = F.linear(teacher.flatten(1), HASH['weight'].to(teacher), HASH['bias'].to(teacher))
@@ -71,6 +75,7 @@ CASES = {
         lambda s, t, **rows: losses.decoupled(s, t, alpha=1.0, beta=2.0, tau=3.0, **rows), VECTOR,
         labels),
     'dist': Case(losses.dist, VECTOR),
+    'dist standardized': Case(module('DIST', standardize=True), VECTOR),
     'dist dense': Case(lambda s, t: losses.dist(s, t, beta=2.0, gamma=3.0, tau=2.0), MAP),
     'factor_transfer': Case(losses.factor_transfer, MAP),
     'focal': Case(lambda s, t, **rows: losses.focal(s, t, masks=[*rows.values()], tau=0.5).sum(), MAP,
@@ -80,6 +85,7 @@ CASES = {
     'hierarchical_context': Case(losses.hierarchical_context, MAP),
     'instance_norm_error': Case(losses.instance_norm_error, MAP),
     'kl_divergence': Case(lambda s, t: losses.kl_divergence(s, t, tau=4.0), VECTOR),
+    'kl_divergence standardized': Case(module('KLDivergence', standardize=True), MAP),
     'kl_divergence dense': Case(lambda s, t: losses.kl_divergence(s, t, tau=1.0), MAP),
     'lsh': Case(lambda s, t: losses.lsh(s, t, **HASH), MAP, at_equality=hash_entropy),
     'lsh l1': Case(lambda s, t: losses.lsh(s, t, **HASH, kind='l1'), MAP),
@@ -135,7 +141,8 @@ def test_tables_are_complete():
     public = {name for name in losses.__all__}
     modules = {name for name in public if name[0].isupper()}
     assert modules == set(MODULES)
-    assert public - modules - {'lsh_bias', 'overhaul_margin'} == {name.split()[0] for name in CASES}
+    assert public - modules - {'lsh_bias', 'overhaul_margin', 'standardize_logits'} == {
+        name.split()[0] for name in CASES}
 
 
 @every_loss

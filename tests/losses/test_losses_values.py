@@ -23,6 +23,7 @@ from mmfeatdistill.losses import (
     relational_angle,
     relational_distance,
     squared_error,
+    standardize_logits,
 )
 
 
@@ -280,3 +281,27 @@ def test_generator_is_trained_in_the_precision_of_the_model():
     loss = masked_generative(student, TEACHER, generator=generator, noise=torch.rand(2, 1, 4, 4), mask_ratio=0.5)
     loss.backward()
     assert loss.dtype == torch.float32 and generator.weight.grad.any()
+
+
+def test_standardized_logits_are_those_of_any_shift_and_scale_and_of_each_position():
+    logits = randn(3, 5, 2)
+    found = standardize_logits(logits)
+    torch.testing.assert_close(standardize_logits(40 * logits - 7), found)
+    torch.testing.assert_close(found[:, :, 1], standardize_logits(logits[:, :, 1]))
+    torch.testing.assert_close(found.std(dim=1), torch.ones(3, 2))
+    assert standardize_logits(logits.half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize('spread', [0.0, 1e-8, 1e-5])
+def test_almost_equal_logits_send_a_bounded_gradient_back(spread):
+    logits, teacher = 3 + spread * randn(2, 5), randn(2, 5, seed=1)
+    sent = gradient(lambda s: kl_divergence(standardize_logits(s), standardize_logits(teacher), tau=2), logits)
+    assert sent.isfinite().all() and sent.abs().max() < 2e3
+
+
+@pytest.mark.parametrize('logits, error, message', [
+    (torch.zeros(3, 1), ValueError, r'two classes .*\(3, 1\)'), (torch.zeros(3), ValueError, r'two classes'),
+    (torch.zeros(3, 2, dtype=torch.int64), TypeError, 'logits: expected a floating-point tensor')])
+def test_what_cannot_be_standardized(logits, error, message):
+    with pytest.raises(error, match=message):
+        standardize_logits(logits)

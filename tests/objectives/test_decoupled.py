@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.losses import decoupled
+from mmfeatdistill.losses import decoupled, standardize_logits
 from mmfeatdistill.taps.reader import TappedPass
 from tests.helpers.models import (
     classification_batch,
@@ -34,7 +34,8 @@ def logits_of(network):
 
 
 @pytest.mark.parametrize('options, used', [
-    (dict(), dict(alpha=1, beta=8, tau=4)), (dict(alpha=2, beta=0.5, tau=1), dict(alpha=2, beta=0.5, tau=1))])
+    (dict(), dict(alpha=1, beta=8, tau=4)), (dict(standardize=True), dict(alpha=1, beta=8, tau=4)),
+    (dict(alpha=2, beta=0.5, tau=1), dict(alpha=2, beta=0.5, tau=1))])
 def test_it_is_the_loss_with_the_labels_of_the_batch(options, used):
     model = model_with(loss_weight=3, **options)
     student = logits_of(model)
@@ -43,6 +44,8 @@ def test_it_is_the_loss_with_the_labels_of_the_batch(options, used):
     with torch.no_grad():
         target = model.teachers[0].model.eval()(data['inputs'], mode='tensor')
         target = model.teachers[0].model.head.fc(target[0]) if isinstance(target, tuple) else target
+    if options.get('standardize'):
+        student, target = [standardize_logits(student[0])], standardize_logits(target)
     expected = 3 * decoupled(student[0], target, labels=torch.tensor([0, 1, 2, 3]), **used)
     torch.testing.assert_close(losses['logits.loss_0'], expected)
     losses['logits.loss_0'].backward()
