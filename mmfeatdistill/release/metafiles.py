@@ -246,8 +246,8 @@ def _metadata(config: str, root: Path) -> dict[str, Any]:
         student = _student_file(config)
         told['Student'] = _shown(student, root) if student else str(cfg.model.student.get('type'))
         teachers = teacher_options(cfg.model.teacher).values()
-        names = [_shown(teacher['config'], root) if 'config' in teacher else str(teacher['model'].get('name', teacher['model'].get('type')))
-                 for teacher in teachers]
+        names = [_shown(teacher['config'], root) if 'config' in teacher
+                 else str(teacher['model'].get('name', teacher['model'].get('type'))) for teacher in teachers]
         weights = [str(teacher.get('checkpoint', 'zoo')) for teacher in teachers]
         several = len(teachers) > 1
         told.update({'Teacher': names if several else names[0],
