@@ -4,16 +4,17 @@ import logging
 import sys
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mmfeatdistill.distill_config import is_distillation, student_config
+from mmfeatdistill.distill_config import is_distillation, student_config, teacher_options
 from mmfeatdistill.engine.command_line import at_least, load_with_options
 from mmfeatdistill.errors import config_key, did_you_mean
 from mmfeatdistill.taps.dry_run import probe_all
-from mmfeatdistill.zoo.configs import build_model
+from mmfeatdistill.zoo.configs import build_model, load_config
 
 
 def main() -> None:
@@ -24,10 +25,16 @@ def main() -> None:
     parser.add_argument('--size', type=at_least(1), default=256, help='side of the input image (default: 256)')
     parser.add_argument('--under', default='', help="only places whose name starts so, such as 'neck'")
     parser.add_argument('--depth', type=at_least(1), help="only names of at most so many parts ('neck' has one)")
+    parser.add_argument('--teacher', action='store_true', help='of a distillation config the first teacher instead')
     args = parser.parse_args()
     MMLogger.get_instance('list_taps', log_level=logging.ERROR)
     cfg = load_with_options(args.config, None)
-    if is_distillation(cfg):
+    if args.teacher:
+        if not is_distillation(cfg):
+            parser.error(f'--teacher: {args.config} is no distillation config')
+        teacher = next(iter(teacher_options(cfg.model.teacher).values()))
+        cfg = load_config(teacher['config']) if 'config' in teacher else Config(dict(model=teacher['model']))
+    elif is_distillation(cfg):
         cfg = student_config(cfg)
     with config_key('model'):
         model = build_model(cfg)

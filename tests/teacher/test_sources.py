@@ -104,18 +104,18 @@ def test_activations_inside_of_norms_survive_fusion(preprocessor):
 
 
 def found_at(bright: torch.Tensor, dark: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Where two maps over an image differ, in pixels, and how large a position is."""
+    """Where two maps over an image differ, in pixels."""
     difference = (bright - dark).square().sum(1)[0].double()
-    difference = torch.where(difference > 0.1 * difference.max(), difference, 0)
+    difference = torch.where(difference > 0.3 * difference.max(), difference, 0)
     cells = torch.tensor(size) / torch.tensor(difference.shape)
     rows, columns = (torch.arange(count) + 0.5 for count in difference.shape)
     total = difference.sum()
     place = torch.stack([(difference.sum(1) * rows).sum() / total, (difference.sum(0) * columns).sum() / total])
-    return np.stack([(place * cells).numpy(), cells.numpy()])
+    return (place * cells).numpy()
 
 
 @pytest.mark.parametrize('network, options', [
-    ('vit_tiny_patch16_224', {}), ('deit_tiny_distilled_patch16_224', dict(scale=1.5)),
+    ('vit_tiny_patch16_224', {}), ('deit_tiny_distilled_patch16_224', dict(scale=1.1)),
     ('vit_small_patch14_reg4_dinov2', {}), ('vit_small_patch14_reg4_dinov2', dict(scale=0.7, fit='pad')),
     ('vit_small_patch16_dinov3', dict(multiple_of=64, fit='pad'))])
 def test_a_bright_patch_is_found_on_both_sides(network, options):
@@ -123,7 +123,7 @@ def test_a_bright_patch_is_found_on_both_sides(network, options):
     student.data_preprocessor.pad_size_divisor = 1
     model = distiller(student, dict(timm=network, arguments=dict(depth=2, embed_dim=48, num_heads=3), checkpoint=None,
                                     input=options),
-                      dict(a=match(dict(student='backbone[2]', teacher='backbone.blocks.1'))))
+                      dict(a=match(dict(student='backbone[1]', teacher='backbone.blocks.1'))))
     size, objective = (250, 333), model.objectives['a']
     for top, left in ((30, 250), (180, 60)):
         dark = torch.zeros(1, 3, *size)
@@ -135,13 +135,14 @@ def test_a_bright_patch_is_found_on_both_sides(network, options):
             with torch.no_grad():
                 features, _ = model.reader.read(lambda: model.student.extract_feat(images), size)  # noqa: B023
             reading = model.teachers[0](images, None)
-            own, target = features['backbone[2]'][0], reading['backbone.blocks.1'][0]
+            own, target = features['backbone[1]'][0], reading['backbone.blocks.1'][0]
             connected, matched = objective.pairs[0].connect(nn.Identity(), own, target)
             assert connected.shape[-2:] == matched.shape[-2:] == target.shape[-2:]
             found.append((own, target, connected))
+        cell = np.array(size) / target.shape[-2:]
         for one, other in zip(*found):
-            place, cell = found_at(one, other, size)
-            assert (abs(place - centre) < cell / 2 + 8 * (one is found[0][2])).all(), (one.shape, place, centre, cell)
+            place = found_at(one, other, size)
+            assert (abs(place - centre) < cell / 2).all(), (one.shape, place, centre, cell)
 
 
 def test_sizes_of_the_teachers_images():
@@ -262,8 +263,8 @@ def photographs(tmp_path_factory) -> Path:
     for name, label in PHOTOGRAPHS.items():
         image = Image.open(Path(skimage.__file__).parent / 'data' / name).convert('RGB')
         side = min(image.size)
-        for number in range(10):
-            left, top = ((length - side) * number // 9 for length in image.size)
+        for number in range(20):
+            left, top = ((length - side) * number // 19 for length in image.size)
             crop = image.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BICUBIC)
             if number % 2:
                 crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
