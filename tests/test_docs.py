@@ -22,6 +22,7 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 from mmfeatdistill import registry
+from mmfeatdistill.distill_config import teacher_options
 from mmfeatdistill.zoo.configs import load_config
 from tests.conftest import load_script
 from tests.helpers.runs import CONFIGS, teachers_of
@@ -101,8 +102,11 @@ def check(cfg: Config) -> None:
     if cfg.train_dataloader.dataset.get('data_root', '').startswith('data/digits'):
         MODELS.build(dict(cfg.model, _scope_=cfg.default_scope))
         return
-    for teacher in teachers_of(cfg):
-        load_config(teacher.config)
+    for teacher in teacher_options(cfg.model.teacher).values():
+        if 'config' in teacher:
+            load_config(teacher['config'])
+        else:
+            MODELS.build(teacher['model'])
     for objective in cfg.model.objectives.values():
         registry.build(objective, 'model.objectives')
         registry.build(objective.loss, 'model.objectives.loss')
