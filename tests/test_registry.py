@@ -13,6 +13,7 @@ from mmfeatdistill.engine import hooks
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS, MODELS, build, check_options
 from mmfeatdistill.taps.feature_map import FeatureShape
+from mmfeatdistill.teacher import sources
 from tests.helpers.models import classifier, detector, segmenter
 
 # The names that other libraries and papers have for what is registered here under its own.
@@ -36,7 +37,7 @@ def test_found_by_name_from_any_scope(scope):
 
 
 @pytest.mark.parametrize('registry, rooms', [
-    (MODELS, (losses, connectors, objectives, distillers, backbones)), (HOOKS, (hooks,))])
+    (MODELS, (losses, connectors, objectives, distillers, backbones, sources)), (HOOKS, (hooks,))])
 def test_everything_public_is_registered_under_its_own_name(registry, rooms):
     registry.get('nothing')  # imports the rooms
     ours = {name: cls for name, cls in registry.module_dict.items() if not cls.__module__.startswith('tests.')}
