@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.markup import escape
@@ -40,14 +41,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     args = parse(arguments)
     try:
         wishes = read_wishes(args)
+        configs = load_configs(wishes)
         if args.list_methods:
-            show_methods(all_fits(wishes, say))
+            show_methods(all_fits(wishes, configs, say))
             return
-        out, _ = places(wishes, *load_configs(wishes))
+        out, _ = places(wishes, *configs)
         if os.environ.get(_RANKS.get(args.launcher, ''), '0') != '0':
             wait_for(out)
         elif not (args.resume and osp.isfile(out)):
-            write(wishes)
+            write(wishes, configs)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
     if args.dry_run:
@@ -130,10 +132,10 @@ def show_methods(fits: Sequence[Fit]) -> None:
     Console(width=None if Console().is_terminal else 160).print(table)
 
 
-def write(wishes: Wishes) -> None:
+def write(wishes: Wishes, configs: tuple[Config, Config]) -> None:
     """Plans, and writes what was planned."""
     MMLogger.get_instance('distill', log_level=logging.ERROR)
-    found = plan(wishes, say)
+    found = plan(wishes, configs, say)
     for path, text in found.files.items():
         atomic_write(path, text)
         say('written', path)

@@ -18,7 +18,7 @@ from mmfeatdistill.distill_config import check_distillation
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.objectives.logged import task_loss
+from mmfeatdistill.objectives.logged import losses_of, task_loss
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.zoo.configs import build_runner
 
@@ -238,10 +238,9 @@ class _Meter(Hook):
         self._task.append(float(task_loss(outputs, list(model.objectives))))
         for name, objective in model.objectives.items():
             noted = self._losses.setdefault(name, {})
-            for key, value in outputs.items():
-                loss = key.removeprefix(f'{name}.')
+            for loss, value in losses_of(outputs, name).items():
                 factor = objective.factor_of(loss)
-                if key.startswith(f'{name}.loss') and factor:
+                if factor:
                     noted.setdefault(loss, []).append(float(value) / factor)
 
 

@@ -3,6 +3,24 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 
+def losses_of(losses: Mapping[str, Any], objective: str) -> dict[str, Any]:
+    """The losses of an objective, by the names that it gives them.
+
+    Args:
+        losses (Mapping): Logged losses by name, tensors or numbers.
+        objective (str): Its name.
+
+    Returns:
+        dict[str, Any]: Tensors or numbers, as logged.
+
+    Examples:
+        >>> losses_of({'loss': 3.0, 'fpn.loss_0': 0.5, 'fpn.share': 0.1}, 'fpn')
+        {'loss_0': 0.5}
+    """
+    return {name.removeprefix(f'{objective}.'): value for name, value in losses.items()
+            if name.startswith(f'{objective}.loss')}
+
+
 def added_loss(losses: Mapping[str, Any], objective: str) -> Any:
     """The sum of the losses of an objective.
 
@@ -17,7 +35,7 @@ def added_loss(losses: Mapping[str, Any], objective: str) -> Any:
         >>> added_loss({'loss': 3.0, 'fpn.loss_0': 0.5, 'fpn.loss_1': 0.25}, 'fpn')
         0.75
     """
-    return sum(value for name, value in losses.items() if name.startswith(f'{objective}.loss'))
+    return sum(losses_of(losses, objective).values())
 
 
 def task_loss(losses: Mapping[str, Any], objectives: Collection[str]) -> Any:

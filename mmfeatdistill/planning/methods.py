@@ -10,9 +10,9 @@ weights mean the same in every pair.
 import copy
 import os.path as osp
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from glob import glob
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import torch
 from mmengine.config import Config
@@ -110,39 +110,60 @@ def load_method(file: str) -> Method:
         return Method(osp.splitext(osp.basename(file))[0], about, tasks, ratios)
 
 
-def fit(method: Method, student: Network, teacher: Network, network: Teacher,
-        taps: Optional[list[Any]] = None) -> Fit:
-    """Tries a method on a pair of networks: looks for its places, builds its objectives and lets them prepare.
+class Matchmaker:
+    """Tries methods on a pair of networks. What one method has looked for is not looked for again.
 
     Args:
-        method (Method): The method.
         student (Network): The student.
         teacher (Network): Its teacher.
         network (Teacher): The teacher as objectives see it.
-        taps (list, optional): In place of what would be proposed where the method has ``taps``. Defaults to None.
-
-    Returns:
-        Fit: With objectives if it fits.
     """
-    declared = method.objectives.get(student.task)
-    if declared is None:
-        return Fit(method, {}, f'it is for {" and ".join(method.objectives)}')
-    proposals: dict[str, Proposal] = {}
-    try:
-        objectives = {name: _resolve(entry, student, teacher, taps, proposals) for name, entry in declared.items()}
-        _try(objectives, student, network)
-    except (NoTaps, ConfigError) as error:
-        return Fit(method, {}, str(error))
-    given = 'the taps that were given' if taps else ''
-    reasons = dict.fromkeys(proposal.reason for proposal in proposals.values())
-    return Fit(method, objectives, given or '; '.join(reasons) or 'places that the objective finds itself')
+
+    def __init__(self, student: Network, teacher: Network, network: Teacher) -> None:
+        self._student = student
+        self._teacher = teacher
+        self._network = network
+        self._proposed: dict[str, Union[Proposal, NoTaps]] = {}
+
+    def fit(self, method: Method, taps: Optional[list[Any]] = None) -> Fit:
+        """Looks for the places of a method, builds its objectives and lets them prepare.
+
+        Args:
+            method (Method): The method.
+            taps (list, optional): In place of what would be proposed where the method has ``taps``. Defaults to None.
+
+        Returns:
+            Fit: With objectives if it fits.
+        """
+        declared = method.objectives.get(self._student.task)
+        if declared is None:
+            return Fit(method, {}, f'it is for {" and ".join(method.objectives)}')
+        reasons: dict[str, None] = {}
+        try:
+            objectives = {name: _resolve(entry, self._propose, taps, reasons) for name, entry in declared.items()}
+            _try(objectives, self._student, self._network)
+        except (NoTaps, ConfigError) as error:
+            return Fit(method, {}, str(error))
+        given = 'the taps that were given' if taps else ''
+        return Fit(method, objectives, given or '; '.join(reasons) or 'places that the objective finds itself')
+
+    def _propose(self, role: str) -> Proposal:
+        if role not in self._proposed:
+            try:
+                self._proposed[role] = propose(role, self._student, self._teacher)
+            except NoTaps as error:
+                self._proposed[role] = error
+        found = self._proposed[role]
+        if isinstance(found, NoTaps):
+            raise found
+        return found
 
 
-def _resolve(value: Any, student: Network, teacher: Network, taps: Optional[list[Any]],
-             proposals: dict[str, Proposal], key: str = '') -> Any:
-    """An objective with taps in place of roles."""
+def _resolve(value: Any, propose_taps: Callable[[str], Proposal], taps: Optional[list[Any]], reasons: dict[str, None],
+             key: str = '') -> Any:
+    """An objective with taps in place of roles; notes the reasons of those that were proposed."""
     if isinstance(value, Mapping):
-        return {name: _resolve(item, student, teacher, taps, proposals, name) for name, item in value.items()}
+        return {name: _resolve(item, propose_taps, taps, reasons, name) for name, item in value.items()}
     if key == 'taps' and taps:
         return taps
     role = _ROLE.fullmatch(value) if isinstance(value, str) else None
@@ -150,10 +171,9 @@ def _resolve(value: Any, student: Network, teacher: Network, taps: Optional[list
         return copy.deepcopy(value)
     if role[1] not in ROLES:
         raise ConfigError(f'{value} is no role; there is {", ".join(ROLES)}{did_you_mean(role[1], ROLES)}')
-    if role[1] not in proposals:
-        proposals[role[1]] = propose(role[1], student, teacher)
-    found = proposals[role[1]].taps
-    return found if key == 'taps' else found[-1]
+    found, reason = propose_taps(role[1])
+    reasons[reason] = None
+    return copy.deepcopy(found if key == 'taps' else found[-1])
 
 
 def _try(objectives: Mapping[str, Any], student: Network, network: Teacher) -> None:

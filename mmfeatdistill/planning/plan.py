@@ -13,10 +13,10 @@ from mmfeatdistill.checks.preflight import preflight
 from mmfeatdistill.engine.command_line import load_distillation
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.planning.config_file import distillation_text
-from mmfeatdistill.planning.methods import Fit, Method, find_method, fit, methods
+from mmfeatdistill.planning.methods import Fit, Matchmaker, Method, find_method, methods
 from mmfeatdistill.planning.networks import config_stem, student_reference, teacher_reference
 from mmfeatdistill.planning.own_data import student_text
-from mmfeatdistill.planning.pair import Pair, build_pair, load_configs
+from mmfeatdistill.planning.pair import Pair, build_pair
 from mmfeatdistill.planning.training_data import missing_data
 from mmfeatdistill.planning.trial_step import trial_step
 from mmfeatdistill.planning.weighing import Objectives, given_weights, weigh, with_weights
@@ -35,11 +35,12 @@ class Plan(NamedTuple):
     files: Mapping[str, str]
 
 
-def plan(wishes: Wishes, say: Say) -> Plan:
+def plan(wishes: Wishes, configs: tuple[Config, Config], say: Say) -> Plan:
     """Plans a distillation; nothing is written but temporary files.
 
     Args:
         wishes (Wishes): What was asked for.
+        configs (tuple[Config, Config]): Of the student and the teacher.
         say (Callable): Takes every decision, with its reason.
 
     Returns:
@@ -49,7 +50,6 @@ def plan(wishes: Wishes, say: Say) -> Plan:
         ConfigError: It cannot be done; says why, and what would do.
     """
     method = find_method(wishes.method)
-    configs = load_configs(wishes)
     out, student_file = places(wishes, *configs)
     _check_places(out, student_file if wishes.data else out)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,11 +84,12 @@ def _student_file(wishes: Wishes, cfg: Config, pair: Pair, folder: str) -> str:
     return student_text(about, student_reference(cfg, folder), cfg, wishes.data, pair.stock_classes)
 
 
-def all_fits(wishes: Wishes, say: Say) -> list[Fit]:
+def all_fits(wishes: Wishes, configs: tuple[Config, Config], say: Say) -> list[Fit]:
     """Tries every method on a pair.
 
     Args:
         wishes (Wishes): What was asked for; weights of the teacher are not needed.
+        configs (tuple[Config, Config]): Of the student and the teacher.
         say (Callable): Takes what was found of the pair.
 
     Returns:
@@ -98,8 +99,9 @@ def all_fits(wishes: Wishes, say: Say) -> list[Fit]:
         ConfigError: They are no pair.
     """
     with tempfile.TemporaryDirectory() as folder:
-        pair = build_pair(wishes, *load_configs(wishes), folder, say)
-        return [fit(method, pair.student, pair.teacher, pair.network) for method in methods().values()]
+        pair = build_pair(wishes, *configs, folder, say)
+        matchmaker = Matchmaker(pair.student, pair.teacher, pair.network)
+        return [matchmaker.fit(method) for method in methods().values()]
 
 
 def places(wishes: Wishes, student: Config, teacher: Config) -> tuple[str, str]:
@@ -130,10 +132,10 @@ def _check_places(*files: str) -> None:
 
 
 def _choose(wishes: Wishes, pair: Pair, method: Method, say: Say) -> Fit:
-    found = fit(method, pair.student, pair.teacher, pair.network, wishes.taps)
+    matchmaker = Matchmaker(pair.student, pair.teacher, pair.network)
+    found = matchmaker.fit(method, wishes.taps)
     if not found.objectives:
-        others = [fit(other, pair.student, pair.teacher, pair.network) for name, other in methods().items()
-                  if name != method.name]
+        others = [matchmaker.fit(other) for name, other in methods().items() if name != method.name]
         names = ', '.join(other.method.name for other in others if other.objectives)
         raise ConfigError(f'--method: {method.name} does not fit this pair: {found.reason.rstrip(".")}. '
                           + (f'These do: {names}.' if names else 'Nor does any other; --list-methods says why.'))

@@ -107,20 +107,20 @@ def _written(matched: Sequence[tuple[_Level, _Level]], own: str, other: str, stu
 
 def _last_stages(student: Network, teacher: Network) -> Proposal:
     """What decode heads see of the deepest stage."""
-    found = [_decoded(network.model) for network in (student, teacher)]
-    for network, level in zip((student, teacher), found):
-        if level is None:
-            raise NoTaps(f'neither neck nor backbone of {network.name} gives maps')
-    own, target = found[0], found[1]
-    assert own is not None and target is not None
-    same = own.layout.stride == target.layout.stride
-    return Proposal([_pair(own.tap, target.tap)], 'the last stage that the decode heads read, '
-                    + (f'of stride {own.layout.stride:g} in both' if same else
-                       f"of stride {own.layout.stride:g} and {target.layout.stride:g}; the student's map is resized"))
+    own, target = (_decoded(network) for network in (student, teacher))
+    return Proposal([_pair(own.tap, target.tap)],
+                    f'the last stage that the decode heads read, {_strides(own, target)}')
 
 
-def _decoded(model: nn.Module) -> Optional[_Level]:
+def _strides(student: _Level, teacher: _Level) -> str:
+    own, target = student.layout.stride, teacher.layout.stride
+    return f'of stride {own:g} in both' if own == target else (
+        f"of stride {own:g} and {target:g}; the student's map is resized")
+
+
+def _decoded(network: Network) -> _Level:
     """The coarsest of the levels that the (last) decode head reads."""
+    model = network.model
     part = 'neck' if getattr(model, 'neck', None) is not None else 'backbone'
     levels = _levels(model, part)
     head = getattr(model, 'decode_head', None)
@@ -129,7 +129,9 @@ def _decoded(model: nn.Module) -> Optional[_Level]:
     read = [index] if isinstance(index, int) else list(index or [])
     if len(levels) > 1 and read:
         levels = [level for level in levels if level.positions & {*read}]
-    return max(levels, key=lambda level: level.layout.stride or 0, default=None)
+    if not levels:
+        raise NoTaps(f'neither neck nor backbone of {network.name} gives maps')
+    return max(levels, key=lambda level: level.layout.stride or 0)
 
 
 def _last_maps(student: Network, teacher: Network) -> Proposal:
@@ -139,10 +141,8 @@ def _last_maps(student: Network, teacher: Network) -> Proposal:
     if own is not None and target is not None:
         kinds = [level.layout.kind for level in (own, target)]
         tokens = ', tokens on their grid' if any('token' in kind for kind in kinds) else ''
-        same = own.layout.stride == target.layout.stride
-        return Proposal([_pair(own.tap, target.tap)], f'the last stage of the backbones{tokens}, ' + (
-            f'of stride {own.layout.stride:g} in both' if same else
-            f"of stride {own.layout.stride:g} and {target.layout.stride:g}; the student's map is resized"))
+        return Proposal([_pair(own.tap, target.tap)],
+                        f'the last stage of the backbones{tokens}, {_strides(own, target)}')
     vectors = [next((tap for tap in ('neck', 'backbone') if _gives_vector(network.model, tap)), None)
                for network in (student, teacher)]
     if None in vectors:

@@ -1,15 +1,13 @@
 """A training step on random images, where the data of a config are not at hand."""
-import copy
-
 import torch
 from mmengine import registry as root
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 from mmfeatdistill.checks.loss_balance import LossMeasurement
+from mmfeatdistill.distill_config import buildable
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.objectives.logged import task_loss
+from mmfeatdistill.objectives.logged import losses_of, task_loss
 from mmfeatdistill.step_costs.random_batch import random_batch
 from mmfeatdistill.taps.dry_run import SIZES
 from mmfeatdistill.teacher.initialization import init_without_loading
@@ -30,11 +28,7 @@ def trial_step(cfg: Config) -> LossMeasurement:
     Raises:
         ConfigError: The distiller cannot be built, or no step can be made.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    model = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    distiller: FeatureDistiller = root.MODELS.build(model)
+    distiller: FeatureDistiller = root.MODELS.build(buildable(cfg))
     init_without_loading(distiller.student)
     distiller.train()
     failure = None
@@ -59,6 +53,6 @@ def _step(distiller: FeatureDistiller, cfg: Config, size: int) -> LossMeasuremen
     total.backward()
     if not torch.isfinite(total):
         raise ValueError(f'the loss is {total.item()}.')
-    losses = {name: {key.removeprefix(f'{name}.'): float(value) for key, value in logged.items()
-                     if key.startswith(f'{name}.loss')} for name in distiller.objectives}
+    losses = {name: {loss: float(value) for loss, value in losses_of(logged, name).items()}
+              for name in distiller.objectives}
     return LossMeasurement(float(task_loss(logged, list(distiller.objectives))), losses, {}, _IMAGES)
