@@ -85,6 +85,15 @@ class CrossAttention(nn.Module):
         constant_init(self.restore[-1], 0)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Lets each position of the student look at the teacher.
+
+        Args:
+            student (Tensor): Shape (N, C, H, W).
+            teacher (Tensor): Shape (N, D, K, L); receives no gradient.
+
+        Returns:
+            Tensor: Shape (N, D, H, W).
+        """
         student = self.align(student)
         key, value = checkpoint(self._keys_and_values, teacher.detach().to(student.dtype), use_reentrant=False,
                                 preserve_rng_state=False)  # nothing is drawn

@@ -33,6 +33,14 @@ class GlobalBlock(nn.Module):
         constant_init(self.transform[-1], 0)
 
     def forward(self, feature: Tensor) -> Tensor:
+        """Adds the context of all positions to each.
+
+        Args:
+            feature (Tensor): Shape (N, C, H, W).
+
+        Returns:
+            Tensor: The same shape.
+        """
         feature = feature.to(self.score.weight.dtype)
         positions = feature.flatten(2)
         positions = positions.to(torch.promote_types(positions.dtype, torch.float32))

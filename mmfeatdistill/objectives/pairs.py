@@ -1,7 +1,6 @@
 """Which feature of a student is matched with which of its teachers', and how the two become comparable."""
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import nullcontext
 from typing import NamedTuple, Optional
 
 import torch
@@ -12,7 +11,7 @@ from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives.base import TapPair
 from mmfeatdistill.registry import build
 from mmfeatdistill.taps.feature_map import as_map, same_size, shape_of
-from mmfeatdistill.taps.isolation import running_statistics
+from mmfeatdistill.taps.isolation import statistics_for
 from mmfeatdistill.taps.layout import Layout
 from mmfeatdistill.taps.reader import TappedPass
 
@@ -88,8 +87,7 @@ def run_connector(connector: nn.Module, student: Tensor, teacher: Tensor) -> Ten
     """
     own = as_map(student)
     maps = (own, as_map(teacher)) if getattr(connector, 'takes_teacher', False) else (own,)
-    # A batch of one vector, such as the last of an epoch, has no statistics of its own.
-    with running_statistics(connector) if own.numel() == own.shape[1] else nullcontext():
+    with statistics_for(connector, own):
         return connector(*maps)
 
 

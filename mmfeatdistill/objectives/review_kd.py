@@ -1,6 +1,5 @@
 """Knowledge review: each level of a student learns together with the deeper ones."""
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Optional
 
 import torch
@@ -14,7 +13,7 @@ from mmfeatdistill.objectives.pairs import FeaturePair, match_features
 from mmfeatdistill.objectives.trial import check_predictions
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import as_map, shape_of
-from mmfeatdistill.taps.isolation import running_statistics
+from mmfeatdistill.taps.isolation import statistics_for
 from mmfeatdistill.taps.reader import TappedPass
 
 
@@ -99,14 +98,22 @@ class ReviewKD(Objective):
         self.train()
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
+        """The losses of a batch (see :class:`Objective`).
+
+        Args:
+            student (TappedPass): The student's levels.
+            teachers (Sequence[TappedPass]): Those of each teacher that is read, without gradient.
+
+        Returns:
+            dict[str, Tensor]: One for each level.
+        """
         losses: dict[str, Tensor] = {}
         deeper: Optional[Tensor] = None
         for index in reversed(range(len(self.pairs))):
             pair, fusion = self.pairs[index], self.fusions[index]
             own, target = (as_map(feature) for feature in pair.of(student, teachers))
             # The deepest fusion of a teacher has no use for what the next teacher's finest handed on.
-            # A batch of one vector, such as the last of an epoch, has no statistics of its own.
-            with running_statistics(fusion) if own.numel() == own.shape[1] else nullcontext():
+            with statistics_for(fusion, own):
                 output, deeper = fusion(own, deeper, target.shape[2:])
             losses[f'loss_{index}'] = self.loss(output, target)
         return dict(reversed(losses.items()))

@@ -179,10 +179,7 @@ def _tall_features(model: nn.Module, reader: TapReader, entry: Entry, channels: 
 def _one_image_only(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int,
                     failure: Exception) -> str:
     """What to say of taps that are reached with a batch of one image only, and which are reached with more."""
-    inputs, data_samples = _dummy_batch(model, channels, side, side, 2)
-    survey = TapReader(model, [name for name, _ in model.named_modules() if name], owner=reader.owner)
-    with eval_isolated(model):
-        ran, _ = survey.survey(_runner(model, entry, inputs, data_samples))
+    ran, _ = _survey(model, entry, *_dummy_batch(model, channels, side, side, 2))
     parts = [name for name in ran if '.' not in name]
     texts = ', '.join(repr(tap.text) for tap in reader.taps)
     where = f'; tap a place before, such as {parts[-1]!r}' if parts else ''
@@ -212,11 +209,14 @@ def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor]
         tuple[dict[str, tuple[list[Tensor], int]], Exception]: By module name, in the order in which they first end: the
         tensors that the last call gave, and the number of calls. And what the model failed with, if it did.
     """
-    inputs, data_samples = _dummy_batch(model, image_channels(model) or 3, size, size)
-    names = [name for name, _ in model.named_modules() if name]
-    reader = TapReader(model, names, owner='model')
+    return _survey(model, 'tensor', *_dummy_batch(model, image_channels(model) or 3, size, size))
+
+
+def _survey(model: nn.Module, entry: Entry, inputs: Tensor,
+            data_samples: list[BaseDataElement]) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:
+    reader = TapReader(model, [name for name, _ in model.named_modules() if name], owner='model')
     with eval_isolated(model):
-        return reader.survey(_runner(model, 'tensor', inputs, data_samples))
+        return reader.survey(_runner(model, entry, inputs, data_samples))
 
 
 def trace(model: nn.Module, size: int = SIZES[0]) -> list[Call]:

@@ -5,14 +5,14 @@ import sys
 import zlib
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FunctionType
 from typing import Any, Optional
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
@@ -225,6 +225,19 @@ def running_statistics(model: nn.Module) -> Iterator[None]:
     """
     with _changed(_norms(model), 'training', False):
         yield
+
+
+def statistics_for(model: nn.Module, feature: Tensor) -> AbstractContextManager:
+    """Lets a network see a feature that may be a batch of one vector, as the last of an epoch, without statistics.
+
+    Args:
+        model (nn.Module): The network.
+        feature (Tensor): What it is given, shape (N, C, ...).
+
+    Returns:
+        AbstractContextManager: :func:`running_statistics` for one vector; otherwise nothing changes.
+    """
+    return running_statistics(model) if feature.numel() == feature.shape[1] else nullcontext()
 
 
 @contextmanager

@@ -154,9 +154,6 @@ class InputSize(NamedTuple):
         return height, width
 
 
-_OPTIONS = InputSize._fields
-
-
 def split_options(stated: Optional[Mapping]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divides what a config says of a teacher's input.
 
@@ -171,8 +168,8 @@ def split_options(stated: Optional[Mapping]) -> tuple[dict[str, Any], dict[str, 
         ({'channel_order': 'rgb'}, {'scale': 0.5})
     """
     options = {name: value for name, value in (stated or {}).items() if name != '_scope_'}
-    return ({name: value for name, value in options.items() if name not in _OPTIONS},
-            {name: value for name, value in options.items() if name in _OPTIONS})
+    size = {name: options.pop(name) for name in InputSize._fields if name in options}
+    return options, size
 
 
 def patch_side(model: nn.Module) -> int:

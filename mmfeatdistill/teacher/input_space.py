@@ -8,15 +8,13 @@ from torch import Tensor, nn
 
 from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.taps.isolation import random_state_kept
+from mmfeatdistill.teacher.input_size import InputSize
 
 _STATE_IT = ("State it: {key}=dict(mean=[...], std=[...], channel_order='rgb' or 'bgr'), with mean and std of pixels "
              'from 0 to 255, in that order.')
 
 _REVERSING = ('_channel_conversion', 'channel_conversion', 'to_rgb')
 """mmengine's and mmdet's names, mmseg's of the original family, mmpretrain's."""
-
-_SIZES = ('scale', 'multiple_of', 'size', 'fit')
-"""What else may be said of images: see :class:`mmfeatdistill.teacher.input_size.InputSize`."""
 
 _RANDOM = ('RandomApply', 'RandomChoice', 'RandomSelect')
 """What runs a transform for some images only."""
@@ -86,8 +84,9 @@ class InputSpace(NamedTuple):
         known = ('mean', 'std', 'channel_order', 'pad_value')
         for name in options:
             if name not in known:
-                raise ValueError(f'has no {name!r}{did_you_mean(str(name), (*known, *_SIZES))} It takes '
-                                 f'{", ".join(known)}; {", ".join(_SIZES)} for a teacher.')
+                sizes = InputSize._fields
+                raise ValueError(f'has no {name!r}{did_you_mean(str(name), (*known, *sizes))} It takes '
+                                 f'{", ".join(known)}; {", ".join(sizes)} for a teacher.')
         mean, std, order = options.get('mean'), options.get('std'), options.get('channel_order')
         if order not in ('rgb', 'bgr'):
             raise ValueError(f"channel_order: expected 'rgb' or 'bgr', got {order!r}.")

@@ -23,7 +23,7 @@ from mmfeatdistill.taps.tracing import tensors_in
 from mmfeatdistill.teacher.acceleration import Acceleration
 from mmfeatdistill.teacher.image_sizes import fitting_multiple, fitting_size
 from mmfeatdistill.teacher.initialization import skip_random_init
-from mmfeatdistill.teacher.input_size import InputSize, split_options
+from mmfeatdistill.teacher.input_size import InputSize
 from mmfeatdistill.teacher.input_space import pipeline_space
 from mmfeatdistill.teacher.teacher_input import TeacherInput
 from mmfeatdistill.teacher.weights import TeacherWeights, resolve_checkpoint
@@ -106,7 +106,6 @@ class Teacher:
         self._entry: Entry = 'extract_feat'
         self._probed: tuple[int, ...] = ()
         self._is_shared = False
-        self._states_size = bool(split_options(input)[1])
         self._keeps_size = False
 
     def attach(self, taps: Sequence[str], owner: str = 'teacher') -> TappedPass:
@@ -167,7 +166,7 @@ class Teacher:
         """
         if not objectives:
             return
-        if self._states_size or self.input.size.size is not None:
+        if self.input.fixes_size:
             raise ConfigError(f'{self._key}.input: changes the size of the images, but model.objectives.'
                               f'{next(iter(objectives))} runs modules of the teacher on features or boxes of the '
                               "student, which would not lie where the teacher's do; only the student's own size is "
@@ -257,7 +256,7 @@ class Teacher:
 
         Batches that fit already do not change by that, so a training that is resumed sees the same images.
         """
-        if self._states_size or self.input.size.size is not None:
+        if self.input.fixes_size:
             return None
         converted = self.input.convert(inputs, data_samples)
         multiple = fitting_multiple(lambda images: self._read(images, data_samples, wanted), converted)

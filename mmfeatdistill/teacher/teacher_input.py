@@ -29,6 +29,7 @@ class TeacherInput:
         batch_space (InputSpace): What the student's batches are.
         is_stated (bool): Whether ``stated`` says what the pixels are.
         size (InputSize): At which size it sees the batches.
+        fixes_size (bool): Whether no other will do: the config states it, or the network takes one only.
         convert (InputConversion): Makes the teacher's images of the student's.
 
     Raises:
@@ -48,6 +49,7 @@ class TeacherInput:
             pixels, size = split_options(stated)
             self.is_stated = bool(pixels)
             self.size = InputSize.stated(size, model)
+            self.fixes_size = bool(size) or self.size.size is not None
             self._space = InputSpace.stated(pixels, RAW) if self.is_stated else self._find_space(cfg)
         self.follow_pipeline(RAW)
 
