@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 import torch
 from mmengine import registry as root
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from mmfeatdistill.taps.feature_map import as_map, same_size
 from mmfeatdistill.taps.isolation import eval_isolated
 from mmfeatdistill.taps.reader import TappedPass, TapReader
 from mmfeatdistill.teacher.input_space import InputSpace
+from mmfeatdistill.teacher.weights import MisfitError
 from mmfeatdistill.zoo.configs import build_model, load_config
 
 
@@ -120,7 +121,7 @@ def _build(cfg: Config) -> FeatureDistiller:
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     try:
-        return root.MODELS.build(model)
+        return _with_misfits(model)
     except ConfigError as error:
         counts = list(_class_counts(cfg)) if 'model.objectives' in str(error) else []
         if len({count for _, count in counts}) < 2:
@@ -136,6 +137,20 @@ def _class_counts(cfg: Config) -> Iterator[tuple[str, Optional[int]]]:
     for options in teacher_options(cfg.model.teacher).values():
         own = load_config(options['config']) if 'config' in options else Config(dict(cfg, model=options['model']))
         yield 'teacher', num_classes(build_model(network_config(own)))
+
+
+def _with_misfits(model: ConfigDict) -> FeatureDistiller:
+    """A distiller, with random weights in the teachers whose checkpoints fit in nothing, and the reports of these."""
+    try:
+        return root.MODELS.build(model)
+    except MisfitError as error:
+        entries = teacher_options(model.teacher)
+        key = error.key.removesuffix('.checkpoint')
+        entries[key] = dict(entries[key], checkpoint=None)
+        teachers = list(entries.values())
+        distiller = _with_misfits(ConfigDict(model, teacher=teachers if key.endswith(']') else teachers[0]))
+        distiller.teachers[list(entries).index(key)].load_report = error.report
+        return distiller
 
 
 def _input_row(network: str, model: nn.Module, space: InputSpace, converted: str) -> InputRow:

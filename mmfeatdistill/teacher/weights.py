@@ -21,6 +21,21 @@ _CLASSIFIERS = ('fc.', 'head.', 'classifier.')
 """Parts of a backbone that come after what it gives to others."""
 
 
+class MisfitError(ConfigError):
+    """A checkpoint does not fit its teacher.
+
+    Args:
+        message (str): For people.
+        key (str): Of the checkpoint.
+        report (LoadReport): How it fits.
+    """
+
+    def __init__(self, message: str, key: str, report: LoadReport) -> None:
+        super().__init__(message)
+        self.key = key
+        self.report = report
+
+
 class TeacherWeights:
     """Loads what a config asks for, and refuses to let be read what has none of it.
 
@@ -55,7 +70,8 @@ class TeacherWeights:
             LoadReport | None: How the checkpoint fitted; None for random weights.
 
         Raises:
-            ConfigError: It does not fit, or there is none.
+            MisfitError: It does not fit.
+            ConfigError: There is none.
         """
         key = self._key
         if self._checkpoint is None:
@@ -72,9 +88,9 @@ class TeacherWeights:
                 report = load_checkpoint(model, self._checkpoint, self._weights_only)
             if not (report.fits if self._strict else report.matched):
                 going_on = ', or set strict=False to go on with what fits' if report.matched else ''
-                raise ConfigError(' '.join([
+                raise MisfitError(' '.join([
                     f'{key}: does not fit the teacher. {report}.', *explain_load(report), 'Give the checkpoint of this '
-                    f'very config{going_on}.']))
+                    f'very config{going_on}.']), key, report)
             complete = report.fits and not report.unexpected
         print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
         self._report = report
@@ -148,8 +164,8 @@ def resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: O
     """
     if checkpoint == 'auto':
         if config is None or osp.isfile(str(name)):
-            raise ConfigError(f'{key}: is missing; give a path, a URL, None for a random teacher, or, for '
-                              "a network of another library, 'pretrained' for that library's own weights.")
+            raise ConfigError(f'{key}: is missing; give a path, a URL, or None for a random teacher. A network of '
+                              "another library also has 'pretrained', that library's own weights.")
         checkpoint = 'zoo'
     if checkpoint == 'zoo':
         with config_key(key):
