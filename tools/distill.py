@@ -56,7 +56,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         print(f'Nothing was trained, as this is a dry run. python tools/train.py {out} trains it.')
         return
     args.config, args.check_teacher = out, None
-    build_runner(configure_training(args)).train()
+    cfg = configure_training(args)
+    # Not in the config: a list there would take the place of the student's own hooks.
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mmfeatdistill.AlignmentHook')]
+    build_runner(cfg).train()
 
 
 def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:

@@ -1,7 +1,8 @@
-# What every distillation needs: a checkpoint that is the student's own, exact resuming, and a look at training images
-# for the objectives that ask for one.
+# What every distillation needs: a checkpoint that is the student's own, exact resuming, a look at training images for
+# the objectives that ask for one, and a report at the end.
 custom_hooks = [
     dict(type='mmfeatdistill.StudentCheckpointHook'),
     dict(type='mmfeatdistill.ExactResumeHook'),
     dict(type='mmfeatdistill.StatisticsHook'),
+    dict(type='mmfeatdistill.ReportHook'),
 ]

@@ -66,7 +66,8 @@ class FeatureDistiller(BaseModel):
         if unknown:
             raise ConfigError(f'model: FeatureDistiller has no {", ".join(map(repr, sorted(unknown)))}; it takes '
                               "'student', 'teacher' and 'objectives'. What belongs to the student goes into "
-                              'model.student.')
+                              'model.student. What loads a trained student, such as mmseg.apis.init_model, takes '
+                              'its own config: <config>_student.py in the work directory.')
         super().__init__()
         MODELS.import_from_location()  # a config that names classes, not strings, has looked nothing up yet
         worn = build_student(student, data_preprocessor)

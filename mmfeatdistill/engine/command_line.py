@@ -16,6 +16,8 @@ from mmfeatdistill.engine import needed_hooks
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.zoo.configs import load_config
 
+_REPORT = 'mmfeatdistill.ReportHook'
+
 
 def run_arguments(description: str) -> argparse.ArgumentParser:
     """A parser with the options that MM users know from every ``train.py`` and ``test.py``.
@@ -57,6 +59,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the actual batch size')
+    parser.add_argument('--student-alone', metavar='WORK_DIR',
+                        help='of a training of the student alone, with which the report at the end compares')
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
@@ -182,8 +186,9 @@ def configure_training(args: argparse.Namespace) -> Config:
     """Applies the options of training on top of :func:`configure`.
 
     Args:
-        args (argparse.Namespace): Also with ``amp``, ``auto_scale_lr``, ``resume`` and ``check_teacher``, None or the
-            number of images for a :class:`mmfeatdistill.engine.hooks.TeacherCheckHook`.
+        args (argparse.Namespace): Also with ``amp``, ``auto_scale_lr``, ``resume``, ``student_alone`` for a
+            :class:`mmfeatdistill.engine.hooks.ReportHook`, and ``check_teacher``, None or the number of images for a
+            :class:`mmfeatdistill.engine.hooks.TeacherCheckHook`.
 
     Returns:
         Config: Ready for a runner.
@@ -213,4 +218,9 @@ def configure_training(args: argparse.Namespace) -> Config:
             raise ValueError('--check-teacher: the config has no teacher, as it is no distillation.')
         check = dict(type='mmfeatdistill.TeacherCheckHook', images=args.check_teacher)
         cfg.custom_hooks = [check, *(cfg.get('custom_hooks') or [])]
+    if args.student_alone is not None:
+        if not is_distillation(cfg):
+            raise ValueError('--student-alone: the config is no distillation, so that there is nothing to compare.')
+        others = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != _REPORT]
+        cfg.custom_hooks = [*others, dict(type=_REPORT, student_alone=args.student_alone)]
     return cfg

@@ -10,10 +10,11 @@ from mmfeatdistill.distill_config import is_distillation
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.engine.hooks.exact_resume_hook import ExactResumeHook
+from mmfeatdistill.engine.hooks.report_hook import ReportHook
 from mmfeatdistill.engine.hooks.statistics_hook import StatisticsHook
 from mmfeatdistill.engine.hooks.student_checkpoint_hook import StudentCheckpointHook
 
-_NEEDED = (StudentCheckpointHook, ExactResumeHook, StatisticsHook)
+_NEEDED = (StudentCheckpointHook, ExactResumeHook, StatisticsHook, ReportHook)
 
 
 def register_needed_hooks(runner: Any) -> None:

@@ -21,6 +21,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmfeatdistill.atomic_files import atomic_write
+from mmfeatdistill.engine.work_dir import read_scalars
 from mmfeatdistill.experiments.child_process import Send
 from mmfeatdistill.zoo.configs import build_runner, load_config
 
@@ -211,17 +212,3 @@ def _median_seconds(work_dir: str) -> float:
     """Median time of an iteration, from all logs that the training left."""
     times = [line['time'] for log in read_scalars(work_dir) for line in log if 'loss' in line and 'time' in line]
     return statistics.median(times[1:] or times or [float('nan')])
-
-
-def read_scalars(work_dir: str) -> list[list[dict[str, float]]]:
-    """The logged scalars of a work directory.
-
-    Args:
-        work_dir (str): Of one training, perhaps resumed several times.
-
-    Returns:
-        list[list[dict]]: The lines of each start, oldest first.
-    """
-    # A killed training may have left half a line.
-    return [[json.loads(line) for line in file.read_text().splitlines() if line.strip().endswith('}')]
-            for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json'))]

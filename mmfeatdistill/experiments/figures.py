@@ -1,13 +1,10 @@
 """Figures that compare trainings."""
-import glob
-import os.path as osp
 from collections.abc import Mapping, Sequence
 
 import mmcv
 from matplotlib.figure import Figure
-from mmengine.config import Config
 
-from mmfeatdistill.experiments.experiment import read_scalars
+from mmfeatdistill.engine.work_dir import read_scalars, trained_config
 from mmfeatdistill.objectives.logged import task_loss
 
 _SIDE = 2.2
@@ -58,7 +55,6 @@ def task_losses(work_dir: str) -> dict[int, float]:
     Returns:
         dict[int, float]: Without what the objectives of the config added.
     """
-    (file,) = glob.glob(osp.join(work_dir, '*.py'))
-    objectives = Config.fromfile(file).model.get('objectives', {})
+    objectives = trained_config(work_dir).model.get('objectives', {})
     return {int(line['step']): task_loss(line, objectives) for log in read_scalars(work_dir) for line in log
             if 'loss' in line}

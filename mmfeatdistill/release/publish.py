@@ -1,6 +1,5 @@
 """Releases: a checkpoint that training left, made small, verified, and named after its content."""
 import hashlib
-import inspect
 import io
 import json
 import math
@@ -11,19 +10,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from glob import glob
 from numbers import Real
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.checkpoints.load import read_checkpoint
-from mmfeatdistill.distill_config import is_distillation, student_config
 from mmfeatdistill.distillers.building import ADDED
+from mmfeatdistill.engine.stock_student import is_ours, stock_student
+from mmfeatdistill.engine.work_dir import pick_checkpoint
 from mmfeatdistill.registry import SCOPE
 from mmfeatdistill.release.metafiles import data_name
 from mmfeatdistill.version import __version__
@@ -33,14 +31,6 @@ TOLERANCE = 0.005
 """By how much of itself a metric may differ from the logged one."""
 _LAST_DIGIT = 0.001
 """Of COCO's metrics: a smaller difference is none."""
-
-_LIBRARY_FIX = re.compile(rf'{SCOPE}\.zoo\.\w+_fix')
-"""How modules are called that fix a part of a library on import."""
-
-_OF_THE_RUN = {'self', 'cfg', 'work_dir', 'load_from', 'resume', 'launcher', 'experiment_name'}
-_READ_BESIDES = {'runner_type', 'custom_imports', 'auto_scale_lr', 'tta_model', 'tta_pipeline', 'train_pipeline',
-                 'val_pipeline', 'test_pipeline'}
-"""What the MM libraries' commands and inferencers read of a config, in addition to the settings of a runner."""
 
 HEADLINES = {
     'coco/bbox_mAP': ('Object Detection', 'box AP', 100),
@@ -79,7 +69,7 @@ class Release:
             list[str]: Keys and types; empty for a student of the MM libraries.
         """
         imports = (self.config.get('custom_imports') or {}).get('imports', [])
-        return [*_ours(self.config), *(f'custom_imports ({name})' for name in imports if _is_ours(name))]
+        return [*_ours(self.config), *(f'custom_imports ({name})' for name in imports if is_ours(name))]
 
     def results(self) -> list[dict[str, Any]]:
         """The headline metrics as ``Results`` of a metafile.
@@ -145,61 +135,6 @@ def publish(work_dir: str, out: str, checkpoint: Optional[str] = None, name: Opt
     # Last: where the weights are, the rest is.
     atomic_write(f'{stem}.pth', content)
     return Release(name, Path(f'{stem}.pth'), cfg, 'ema_state_dict' in saved, metrics)
-
-
-def pick_checkpoint(work_dir: str) -> str:
-    """The checkpoint of a work directory that is worth releasing.
-
-    Args:
-        work_dir (str): Of a training.
-
-    Returns:
-        str: Path of ``best_*.pth``, or of the last checkpoint where no best was kept.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: There are several best ones.
-    """
-    best = sorted(glob(osp.join(work_dir, 'best_*.pth')))
-    if len(best) > 1:
-        raise ValueError(f'{work_dir} has several best checkpoints: {", ".join(map(osp.basename, best))}. '
-                         'Choose one by --checkpoint.')
-    if best:
-        return best[0]
-    told = Path(work_dir, 'last_checkpoint')
-    if told.is_file():
-        # The work directory may have been moved since.
-        last = Path(work_dir, osp.basename(told.read_text().strip()))
-        if last.is_file():
-            return str(last)
-    raise FileNotFoundError(f'{osp.abspath(work_dir)} has neither best_*.pth nor the file that last_checkpoint names. '
-                            'Give the work directory of a training, or choose a file by --checkpoint.')
-
-
-def stock_student(trained: Config) -> Config:
-    """The config of the student alone, as a stock command runs it without this project.
-
-    What was there for distillation only goes, and so does what belongs to one run: folders, resuming, the launcher.
-    See :meth:`Release.own_parts` for students that are made of parts of this project.
-
-    Args:
-        trained (Config): As it was trained, distilled or not.
-
-    Returns:
-        Config: The settings that a runner or a library's own commands read.
-    """
-    cfg = student_config(trained) if is_distillation(trained) else trained
-    kept = (set(inspect.signature(Runner.__init__).parameters) - _OF_THE_RUN) | _READ_BESIDES
-    settings: dict[str, Any] = {key: value for key, value in cfg.to_dict().items() if key in kept}
-    hooks = [hook for hook in settings.pop('custom_hooks', None) or [] if not _is_ours(hook.get('type'))]
-    if hooks:
-        settings['custom_hooks'] = hooks
-    imports = settings.pop('custom_imports', None) or dict(imports=[])
-    names = [imports['imports']] if isinstance(imports['imports'], str) else imports['imports']
-    # What is ours is found by its scope, but for what fixes a part of a library that the student is made of.
-    if others := [name for name in names if not _is_ours(f'{name}.') or _LIBRARY_FIX.fullmatch(name)]:
-        settings['custom_imports'] = {**imports, 'imports': others}
-    return Config(settings)
 
 
 def check_fit(cfg: Config, state_dict: Mapping[str, Any], source: str) -> None:
@@ -312,14 +247,10 @@ def _experiment(meta: Mapping[str, Any]) -> tuple[str, str]:
     return (found[1] or found[2], found[2]) if found else ('student', '')
 
 
-def _is_ours(name: Any) -> bool:
-    return isinstance(name, str) and name.startswith(f'{SCOPE}.')
-
-
 def _ours(value: Any, key: str = '') -> Iterator[str]:
     """Keys of the types of this project that are left in a config."""
     if isinstance(value, Mapping):
-        if _is_ours(value.get('type')):
+        if is_ours(value.get('type')):
             yield f'{key} ({value["type"]})'
         for name, part in value.items():
             yield from _ours(part, f'{key}.{name}'.strip('.'))

@@ -157,7 +157,7 @@ STOCK = dict(
 def arguments(path, tmp_path, **options):
     return argparse.Namespace(**dict(dict(
         config=str(path), work_dir=str(tmp_path), cfg_options=None, launcher='none', local_rank=0, amp=False,
-        auto_scale_lr=False, resume=None, check_teacher=None), **options))
+        auto_scale_lr=False, resume=None, check_teacher=None, student_alone=None), **options))
 
 
 @pytest.mark.parametrize('task', STOCK)
@@ -186,4 +186,11 @@ def test_options_of_training_that_do_not_apply(tmp_path):
     with pytest.raises(ValueError, match='--check-teacher: the config has no teacher'):
         configure_training(arguments(alone, tmp_path, check_teacher=50))
     cfg = configure_training(arguments(distilled, tmp_path, check_teacher=50))
-    assert cfg.custom_hooks[0] == dict(type='mmfeatdistill.TeacherCheckHook', images=50) and len(cfg.custom_hooks) == 4
+    others = len(Config.fromfile(distilled).custom_hooks)
+    assert cfg.custom_hooks[0] == dict(type='mmfeatdistill.TeacherCheckHook', images=50)
+    assert len(cfg.custom_hooks) == 1 + others
+    with pytest.raises(ValueError, match='--student-alone: the config is no distillation'):
+        configure_training(arguments(alone, tmp_path, student_alone=str(tmp_path)))
+    cfg = configure_training(arguments(distilled, tmp_path, student_alone='alone'))
+    assert cfg.custom_hooks[-1] == dict(type='mmfeatdistill.ReportHook', student_alone='alone')
+    assert len(cfg.custom_hooks) == others

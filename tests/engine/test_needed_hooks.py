@@ -11,7 +11,7 @@ from mmfeatdistill.engine.needed_hooks import install
 from tests.helpers.runs import CONFIGS, DISTILLED, STUDENTS, small, train
 
 EMA = dict(type='EMAHook', momentum=0.1)
-NEEDED = ['StudentCheckpointHook', 'ExactResumeHook', 'StatisticsHook']
+NEEDED = ['StudentCheckpointHook', 'ExactResumeHook', 'StatisticsHook', 'ReportHook']
 
 
 def needed(runner) -> list[str]:

@@ -11,7 +11,9 @@ import torch
 from mmengine.config import Config
 
 from mmfeatdistill.checkpoints.load import read_checkpoint
-from mmfeatdistill.release.publish import disagreements, pick_checkpoint, publish, stock_student
+from mmfeatdistill.engine.stock_student import stock_student
+from mmfeatdistill.engine.work_dir import pick_checkpoint
+from mmfeatdistill.release.publish import disagreements, publish
 from mmfeatdistill.zoo.configs import build_model
 from mmfeatdistill.zoo.packages import config_folder
 from tests.conftest import load_script

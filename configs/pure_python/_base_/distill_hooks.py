@@ -1,4 +1,5 @@
 # What every distillation needs, as in configs/_base_/distill.py. Add it to the custom_hooks of a student that has some.
-from mmfeatdistill.engine.hooks import ExactResumeHook, StatisticsHook, StudentCheckpointHook
+from mmfeatdistill.engine.hooks import ExactResumeHook, ReportHook, StatisticsHook, StudentCheckpointHook
 
-custom_hooks = [dict(type=StudentCheckpointHook), dict(type=ExactResumeHook), dict(type=StatisticsHook)]
+custom_hooks = [
+    dict(type=StudentCheckpointHook), dict(type=ExactResumeHook), dict(type=StatisticsHook), dict(type=ReportHook)]
