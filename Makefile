@@ -100,7 +100,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(PIP) -e ".[docs]"
+	$(PIP) -e ".[docs,loggers,mim]"
 	@touch $@
 
 lint: install

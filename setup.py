@@ -24,6 +24,9 @@ EXTRAS = {
     'timm': ['timm>=1.0.9'],
     'transformers': ['transformers>=4.40,<5'],
     'demo': ['scikit-learn', 'matplotlib', 'scipy>=1.10'],
+    # Backends to which mmengine logs, and the command line that MM users know.
+    'loggers': ['wandb', 'mlflow-skinny'],
+    'mim': ['onedl-mim'],
     'docs': ['sphinx>=7.3,<11', 'myst-parser', 'furo'],
     # setuptools from 70.1 on builds wheels by itself, which the tests of packaging do.
     'test': ['pytest', 'pytest-xdist', 'tensorboard', 'hypothesis', 'setuptools>=70.1',
