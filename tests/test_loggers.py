@@ -17,7 +17,7 @@ def logged(digits, tmp_path_factory):
         patch.chdir(digits)
         patch.setenv('WANDB_MODE', 'offline')
         patch.setenv('WANDB_SILENT', 'true')
-        patch.setenv('MLFLOW_ALLOW_FILE_STORE', 'true')  # from mlflow 3.17 on, files are refused without it
+        patch.setenv('MLFLOW_ALLOW_FILE_STORE', 'true')  # mlflow 3.17 refuses files without it
         if installed('wandb'):
             backends.append(dict(type='WandbVisBackend', init_kwargs=dict(project='digits')))
         if installed('mlflow'):
