@@ -5,6 +5,7 @@ an ordinary one of about ten lines, to be kept and changed, and trained again by
 """
 import argparse
 import logging
+import math
 import os
 import os.path as osp
 import time
@@ -42,6 +43,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     try:
         wishes = read_wishes(args)
         configs = load_configs(wishes)
+        if not args.list_methods and not args.dry_run and args.launcher == 'none':
+            check_training(args)
         if args.list_methods:
             show_methods(all_fits(wishes, configs, say))
             return
@@ -75,8 +78,9 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
                        '(default: %(default)s)')
     plans.add_argument('--taps', nargs='+', type=tap, metavar='TAP', help='places that are matched: TAP for both '
                        'networks, or STUDENT_TAP=TEACHER_TAP')
-    plans.add_argument('--weight', type=at_least(0, float), help='of the loss; it is not measured then')
-    plans.add_argument('--ratio', type=at_least(0, float), help="the loss over the student's own, by which the weight "
+    weights = plans.add_mutually_exclusive_group()
+    weights.add_argument('--weight', type=positive, help='of the loss; it is not measured then')
+    weights.add_argument('--ratio', type=positive, help="the loss over the student's own, by which the weight "
                        'is found (default: what the method declares)')
     plans.add_argument('--iterations', type=at_least(2), default=50, help='over which losses are measured '
                        '(default: %(default)s)')
@@ -104,6 +108,14 @@ def tap(text: str) -> Any:
     return dict(student=student, teacher=teacher) if separator else student
 
 
+def positive(text: str) -> float:
+    """A finite number above zero."""
+    number = at_least(0, float)(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f'expected a positive number, got {text!r}')
+    return number
+
+
 def images(text: str) -> int:
     """A number of images: none, or enough to say something."""
     return 0 if text == '0' else at_least(10)(text)
@@ -112,13 +124,22 @@ def images(text: str) -> int:
 def read_wishes(args: argparse.Namespace) -> Wishes:
     """What the command line asks for."""
     data = None
-    if args.data_root is not None or args.train_ann is not None or args.val_ann is not None:
+    if any(given is not None for given in (args.data_root, args.train_ann, args.val_ann, args.train_images,
+                                           args.val_images, args.classes)):
         data = read_own_data(args.data_root or '.', dict(train=args.train_ann, val=args.val_ann), args.classes,
                              dict(train=args.train_images, val=args.val_images))
     return Wishes(
         args.student, args.teacher, args.teacher_checkpoint or ('none' if args.list_methods else None), args.method,
         args.taps, args.weight, args.ratio, args.iterations, args.images, data, args.out, args.cfg_options,
         args.dry_run or args.list_methods)
+
+
+def check_training(args: argparse.Namespace) -> None:
+    """Says what this machine cannot train before anything is planned."""
+    try:
+        configure_training(argparse.Namespace(**vars(args), config=args.student, check_teacher=None))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def say(subject: str, decision: str) -> None:

@@ -15,7 +15,6 @@ from glob import glob
 from typing import Any, NamedTuple, Optional, Union
 
 import torch
-from mmengine.config import Config
 
 from mmfeatdistill.distillers.building import build_objectives
 from mmfeatdistill.distillers.preparing import prepare_objectives
@@ -25,6 +24,7 @@ from mmfeatdistill.planning.tap_proposals import ROLES, NoTaps, Proposal, propos
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.reader import TapReader
 from mmfeatdistill.teacher.teacher import Teacher
+from mmfeatdistill.zoo.configs import load_config
 from mmfeatdistill.zoo.packages import config_folder
 
 _ROLE = re.compile(r'<(\w+)>')
@@ -100,14 +100,20 @@ def load_method(file: str) -> Method:
         ConfigError: It has another form.
     """
     with config_key(f'--method {file}'):
-        cfg = Config.fromfile(file).to_dict()
+        cfg = load_config(file).to_dict()
         tasks = {task: cfg.pop(task) for task in TASKS.values() if task in cfg}
         about, ratio = cfg.pop('about', None), cfg.pop('ratio', 1.0)
-        if cfg or not about or not tasks or not all(isinstance(entry, dict) and entry for entry in tasks.values()):
+        if cfg or not about or not tasks or not all(_are_objectives(entry) for entry in tasks.values()):
             raise ValueError("expected 'about', a dict of objectives for each task that the method is for "
-                             f"({', '.join(TASKS.values())}), and perhaps 'ratio'; got also {sorted(cfg)}.")
-        ratios = ratio if isinstance(ratio, dict) else dict.fromkeys(tasks, ratio)
+                             f"({', '.join(TASKS.values())}), and perhaps 'ratio'; "
+                             + (f'got also {", ".join(sorted(cfg))}.' if cfg else 'one of these is missing.'))
+        ratios = {task: ratio.get(task, 1.0) if isinstance(ratio, Mapping) else ratio for task in tasks}
         return Method(osp.splitext(osp.basename(file))[0], about, tasks, ratios)
+
+
+def _are_objectives(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and bool(entry) and all(
+        isinstance(objective, Mapping) and 'type' in objective for objective in entry.values())
 
 
 class Matchmaker:
@@ -139,6 +145,10 @@ class Matchmaker:
         if declared is None:
             return Fit(method, {}, f'it is for {" and ".join(method.objectives)}')
         reasons: dict[str, None] = {}
+        matched = {str(objective.get('taps')) for objective in declared.values()}
+        if taps and (len(matched) > 1 or 'None' in matched):
+            return Fit(method, {}, f'{method.name} finds its places itself, or matches several kinds of them; leave '
+                       '--taps out, and change what is written')
         try:
             objectives = {name: _resolve(entry, self._propose, taps, reasons) for name, entry in declared.items()}
             _try(objectives, self._student, self._network)

@@ -111,7 +111,8 @@ def load_teacher(name: str, cfg: Config, checkpoint: Optional[str], student: Net
     try:
         teacher = Teacher(name, checkpoint=checkpoint, student_preprocessor=student.model.data_preprocessor)
     except ConfigError as error:
-        raise ConfigError(str(error).replace('model.teacher', 'TEACHER')) from error
+        text = str(error).replace('model.teacher.checkpoint', '--teacher-checkpoint')
+        raise ConfigError(text.replace('model.teacher', 'TEACHER')) from error
     return Network(name, cfg, teacher.model, _task('TEACHER', name, teacher.model)), teacher
 
 

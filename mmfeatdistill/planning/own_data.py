@@ -21,7 +21,7 @@ class OwnData(NamedTuple):
         root (str): Folder that everything is below.
         annotations (dict[str, str]): Path below it, of ``'train'`` and ``'val'``.
         images (dict[str, str]): Folder below it, with the same keys.
-        classes (tuple[str, ...]): In the order of the labels.
+        classes (tuple[str, ...]): In the order of the labels, which mmdet takes from the annotation file.
     """
 
     root: str
@@ -52,12 +52,7 @@ def read_own_data(root: str, annotations: Mapping[str, Optional[str]], classes: 
     for subset in _SUBSETS:
         paths[subset], contents[subset] = _read(root, f'--{subset}-ann', annotations.get(subset))
         folders[subset] = _image_folder(root, subset, contents[subset], paths[subset], (images or {}).get(subset))
-    names = [category['name'] for category in sorted(contents['train']['categories'], key=lambda entry: entry['id'])]
-    for name in classes or ():
-        if name not in names:
-            raise ConfigError(f'--classes: {paths["train"]} has no category {name!r}{did_you_mean(name, names)} It has '
-                              f'{", ".join(map(repr, names))}.')
-    return OwnData(root, paths, folders, tuple(classes or names))
+    return OwnData(root, paths, folders, _labels(classes, contents, paths))
 
 
 def student_text(about: str, base: str, cfg: Config, data: OwnData, classes: Optional[int]) -> str:
@@ -101,8 +96,10 @@ def _read(root: str, option: str, file: Optional[str]) -> tuple[str, Any]:
     if file is None:
         raise ConfigError(f'{option}: is missing; data of your own need --data-root, --train-ann and --val-ann.')
     path = osp.join(root, file)
-    if not osp.isfile(path):
+    if not osp.exists(path):
         path = osp.abspath(file)
+    if osp.isdir(path):
+        raise ConfigError(f'{option}: {file!r} is a folder; expected a JSON file in it.')
     if not osp.isfile(path):
         raise ConfigError(f'{option}: there is no file {file!r}, neither below {root!r} nor here.')
     try:
@@ -110,11 +107,44 @@ def _read(root: str, option: str, file: Optional[str]) -> tuple[str, Any]:
             content = json.load(opened)
     except ValueError as error:
         raise ConfigError(f'{option}: {file} is no JSON ({error}).') from error
-    missing = [key for key in ('images', 'annotations', 'categories')
-               if not isinstance(content, Mapping) or not content.get(key)]
-    if missing:
-        raise ConfigError(f"{option}: {file} is no annotation file of COCO's format: it has no {missing[0]!r}.")
+    for key, needed in _ENTRIES.items():
+        entries = content.get(key) if isinstance(content, Mapping) else None
+        if not isinstance(entries, list) or not entries:
+            raise ConfigError(f"{option}: {file} is no annotation file of COCO's format: it has no {key!r}.")
+        for name in needed:
+            if not all(isinstance(entry, Mapping) and name in entry for entry in entries):
+                raise ConfigError(f"{option}: {file} is no annotation file of COCO's format: not all of its {key!r} "
+                                  f'have {name!r}.')
     return osp.relpath(path, root) if osp.exists(osp.join(root, file)) else path, content
+
+
+_ENTRIES = dict(images=('id', 'file_name'), annotations=('image_id', 'category_id', 'bbox'), categories=('id', 'name'))
+"""What a file of boxes has, and what each entry of it."""
+
+
+def _labels(classes: Optional[Sequence[str]], contents: Mapping[str, Any], paths: Mapping[str, str]) -> tuple[str, ...]:
+    """The classes in the order of both files, since mmdet numbers labels by it, whatever the order of the names."""
+    names = {subset: [str(entry['name']) for entry in contents[subset]['categories']] for subset in _SUBSETS}
+    for subset, own in names.items():
+        twice = [name for name in own if own.count(name) > 1]
+        if twice:
+            raise ConfigError(f'--{subset}-ann: {paths[subset]} has several categories {twice[0]!r}; give each its '
+                              'own name.')
+    wanted = list(classes or names['train'])
+    for option, subset in (('--classes', 'train'), ('--val-ann', 'val')):
+        for name in wanted:
+            if name not in (own := names[subset]):
+                raise ConfigError(f'{option}: {paths[subset]} has no category {name!r}{did_you_mean(name, own)} It has '
+                                  f'{", ".join(map(repr, own))}.')
+    train, val = ([name for name in names[subset] if name in wanted] for subset in _SUBSETS)
+    if train != val:
+        raise ConfigError(f'--val-ann: {paths["val"]} has the categories in another order ({", ".join(val)}) than '
+                          f'{paths["train"]} ({", ".join(train)}). mmdet numbers classes by this order, so what is '
+                          'predicted would be scored as other classes; sort both alike.')
+    kept = {entry['id'] for entry in contents['train']['categories'] if entry['name'] in train}
+    if not any(entry['category_id'] in kept for entry in contents['train']['annotations']):
+        raise ConfigError(f'--train-ann: nothing in {paths["train"]} is of the categories {", ".join(train)}.')
+    return tuple(train)
 
 
 def _image_folder(root: str, subset: str, content: Mapping, annotations: str, given: Optional[str]) -> str:

@@ -63,7 +63,6 @@ def plan(wishes: Wishes, configs: tuple[Config, Config], say: Say) -> Plan:
         objectives, weights = _weigh(wishes, pair, chosen, load, missing)
         say('weight', weights)
         if missing:
-            trial_step(load(objectives))
             say('trial', 'the distillation is built, and makes a step on random images')
     about = (f'{config_stem(configs[0])} learns from {config_stem(configs[1])} by {chosen.method.about}. Matched: '
              f'{chosen.reason}. Weight: {weights}. Written by tools/distill.py, to be kept and changed.')
@@ -134,15 +133,22 @@ def _check_places(*files: str) -> None:
 def _choose(wishes: Wishes, pair: Pair, method: Method, say: Say) -> Fit:
     matchmaker = Matchmaker(pair.student, pair.teacher, pair.network)
     found = matchmaker.fit(method, wishes.taps)
+    if not found.objectives and wishes.taps:
+        raise ConfigError(f'--taps: {_sentence(found.reason)}')
     if not found.objectives:
         others = [matchmaker.fit(other) for name, other in methods().items() if name != method.name]
         names = ', '.join(other.method.name for other in others if other.objectives)
-        raise ConfigError(f'--method: {method.name} does not fit this pair: {found.reason.rstrip(".")}. '
-                          + (f'These do: {names}.' if names else 'Nor does any other; --list-methods says why.'))
+        raise ConfigError(f'--method: {method.name} does not fit this pair: {_sentence(found.reason)} '
+                          + (f'These do: {names}.' if names else 'Nor does any other; --list-methods says why, and '
+                             '--taps gives places.'))
     say('method', f'{method.name} ({method.about})')
     taps = {name: objective['taps'] for name, objective in found.objectives.items() if 'taps' in objective}
     say('taps', f'{", ".join(f"{name}: {value}" for name, value in taps.items()) or "none"}, {found.reason}')
     return found
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(('.', '?')) else f'{text}.'
 
 
 def _load_draft(wishes: Wishes, pair: Pair, file: str, objectives: Objectives) -> Config:
@@ -181,20 +187,30 @@ def _check_teacher(wishes: Wishes, cfg: Config, say: Say) -> None:
             if not finding.is_error or wishes.checkpoint == 'none':
                 say('check', finding.text)
     if wrong and wishes.checkpoint != 'none':
-        raise ConfigError('TEACHER: ' + ' '.join(wrong))
+        raise ConfigError(f'TEACHER: {" ".join(wrong)} Here, --images 0 leaves the check out.')
 
 
 def _weigh(wishes: Wishes, pair: Pair, chosen: Fit, load: Callable[[Objectives], Config],
            missing: str) -> tuple[Objectives, str]:
-    """The objectives with their weights, and why these."""
+    """The objectives with their weights, and why these; where data are missing, a step is made on the way."""
     ratio = chosen.method.ratios.get(pair.student.task) if wishes.ratio is None else wishes.ratio
     if wishes.weight is not None:
         weights = given_weights(chosen.objectives, wishes.weight)
-        return with_weights(chosen.objectives, weights), f'{wishes.weight:g}, as given'
-    if ratio is None:
-        return chosen.objectives, 'as published, since they mean the same in every pair'
-    if missing:
+        weighed = {weight.key.split('.')[2] for weight in weights}
+        for name, objective in chosen.objectives.items():
+            if name not in weighed:
+                raise ConfigError(f'--weight: {objective["type"]} has no one loss_weight; give --ratio, which keeps '
+                                  'how its losses weigh against each other.')
+        objectives, said = with_weights(chosen.objectives, weights), f'{wishes.weight:g}, as given'
+    elif ratio is None:
+        objectives, said = dict(chosen.objectives), 'as published, since they mean the same in every pair'
+    elif missing:
         objectives, said = weigh(chosen.objectives, ratio, load, trial_step, iterations=0)
         return objectives, f'{said}, of one step on random images; tools/balance_losses.py measures it on real ones'
-    objectives, said = weigh(chosen.objectives, ratio, load, partial(measure_losses, iterations=2), wishes.iterations)
-    return objectives, f'{said}, as measured over {wishes.iterations} iterations'
+    else:
+        objectives, said = weigh(chosen.objectives, ratio, load, partial(measure_losses, iterations=2),
+                                 wishes.iterations)
+        return objectives, f'{said}, as measured over {wishes.iterations} iterations'
+    if missing:
+        trial_step(load(objectives))
+    return objectives, said
