@@ -1,8 +1,9 @@
 """Loading the weights that a model's own config names, and saying which those are."""
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ class NamedWeights(NamedTuple):
         report (LoadReport): Of the entire model.
         partly (list[str]): Children of the model of which only a part was loaded.
         unloaded (list[str]): Children of the model that have parameters, of which nothing was loaded.
-        misfits (list[str]): Of each module that was given weights and could take none, why.
+        misfits (list[str]): Of each module that was given weights and could take none, or has lost them again, why.
     """
 
     report: LoadReport
@@ -43,14 +44,14 @@ def load_init_cfg(model: nn.Module, cfg: Mapping) -> NamedWeights:
         >>> load_init_cfg(BaseModule(), {}).report.matched
         0
     """
-    loaded: set[str] = set()
+    loaded: dict[str, Optional[Tensor]] = {}
     kept = []
     for path in _with_weights(cfg):
         module = _find(model, path)
         if module is None:
             continue
         inside = f'{path}.' if path else ''
-        loaded.update(inside + name for name in _tensors(module))
+        loaded.update((inside + name, None) for name in _tensors(module))
         # What mmengine asks a module before it calls its init_weights().
         kept += [part for part in module.modules() if not isinstance(part, BaseModule)]
     given: dict[str, Mapping[str, Tensor]] = {}
@@ -65,11 +66,22 @@ def load_init_cfg(model: nn.Module, cfg: Mapping) -> NamedWeights:
             handle.remove()
         for module in kept:
             vars(module).pop('is_init', None)
-    return _judge(model, loaded, [sentence for path, weights in given.items()
-                                  if (sentence := _misfit(model.get_submodule(path), path, weights, loaded))])
+    misfits = [sentence for path, weights in given.items()
+               if (sentence := _misfit(model.get_submodule(path), path, weights, loaded))]
+    return _judge(model, loaded, [*misfits, *_overwritten(model, loaded)])
 
 
-def _judge(model: nn.Module, loaded: set[str], misfits: list[str]) -> NamedWeights:
+def _overwritten(model: nn.Module, loaded: Mapping[str, Optional[Tensor]]) -> Iterator[str]:
+    """What was loaded and then drawn anew: mmpretrain's ViT knows ``init_cfg`` as one dict only, not in a list."""
+    for path, module in model.named_modules():
+        for name, value in _own_tensors(module):
+            given = loaded.get(f'{path}.{name}' if path else name)
+            if given is not None and not torch.equal(given.to(value), value):
+                yield (f'init_weights() of {type(module).__name__} has overwritten {path!r}.{name} after init_cfg had '
+                       'loaded it; name the weights by one dict in place of a list, or give the file as checkpoint')
+
+
+def _judge(model: nn.Module, loaded: Collection[str], misfits: list[str]) -> NamedWeights:
     wanted = [name for name in _tensors(model) if not name.endswith('num_batches_tracked')]
     missing = [name for name in wanted if name not in loaded]
     begun = {name.partition('.')[0] for name in wanted if name in loaded}
@@ -79,7 +91,7 @@ def _judge(model: nn.Module, loaded: set[str], misfits: list[str]) -> NamedWeigh
                         [child for child in children if child not in begun], misfits)
 
 
-def _misfit(module: nn.Module, path: str, given: Mapping[str, Tensor], loaded: set[str]) -> str:
+def _misfit(module: nn.Module, path: str, given: Mapping[str, Tensor], loaded: Collection[str]) -> str:
     """Why a module could take nothing of some weights; empty if it took some."""
     own = {name: value for name, value in module.state_dict().items() if not name.endswith('num_batches_tracked')}
     if any((f'{path}.{name}' if path else name) in loaded for name in own):
@@ -95,7 +107,7 @@ def _misfit(module: nn.Module, path: str, given: Mapping[str, Tensor], loaded: s
     return f'{where}: the file has names such as {next(iter(given), None)!r}, and the network {next(iter(own), None)!r}'
 
 
-def _note(path: str, loaded: set[str], given: dict[str, Mapping[str, Tensor]], module: nn.Module,
+def _note(path: str, loaded: dict[str, Optional[Tensor]], given: dict[str, Mapping[str, Tensor]], module: nn.Module,
           state_dict: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
     """Called before a module takes its own tensors out of a state dict, whoever loads it."""
     if not prefix:
@@ -103,7 +115,7 @@ def _note(path: str, loaded: set[str], given: dict[str, Mapping[str, Tensor]], m
     for name, value in _own_tensors(module):
         found = state_dict.get(prefix + name)
         if found is not None and found.shape == value.shape:
-            loaded.add(f'{path}.{name}' if path else name)
+            loaded[f'{path}.{name}' if path else name] = found
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

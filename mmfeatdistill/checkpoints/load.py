@@ -3,7 +3,7 @@ import os.path as osp
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class LoadReport:
         mismatched (tuple[str, ...]): Tensors of another shape, with both shapes.
         inside (tuple[str, ...]): Those of the unexpected that belong into modules that the model has: the network of
             the checkpoint computes something else there.
+        meta (dict): What the file says of its training, as mmengine's checkpoints do.
     """
 
     source: str
@@ -31,6 +32,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
     inside: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -69,7 +71,8 @@ def load_checkpoint(model: nn.Module, source: str, weights_only: bool = True) ->
         ValueError: The file holds no weights, or what :func:`mmfeatdistill.checkpoints.safe_load.read_checkpoint_file`
             refuses.
     """
-    state_dict = _unwrapped(model, _read_state_dict(source, weights_only))
+    weights, meta = _read_state_dict(source, weights_only)
+    state_dict = _unwrapped(model, weights)
     if hasattr(model, 'own_names'):  # it wears a network of another library, whose files have names of their own
         names = model.own_names(state_dict)
         state_dict = _select(state_dict, names.get)
@@ -79,7 +82,7 @@ def load_checkpoint(model: nn.Module, source: str, weights_only: bool = True) ->
     wanted = len([key for key in model.state_dict() if not key.endswith('num_batches_tracked')])
     inside = tuple(name for name in unexpected if _is_inside(model, name, state_dict.get(name)))
     return LoadReport(source, wanted - len(missing) - len(mismatched), tuple(missing), tuple(unexpected),
-                      tuple(mismatched), inside)
+                      tuple(mismatched), inside, meta)
 
 
 def _unwrapped(model: nn.Module, state_dict: Mapping[str, Tensor]) -> OrderedDict:
@@ -118,10 +121,11 @@ def _is_weights(value: Any) -> bool:
     return isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
 
 
-def _read_state_dict(source: str, weights_only: bool) -> Mapping[str, Tensor]:
+def _read_state_dict(source: str, weights_only: bool) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
     if source.endswith('.safetensors') and osp.isfile(source):
-        return _read_safetensors(source)
+        return _read_safetensors(source), {}
     checkpoint = read_checkpoint_file(source, weights_only)
+    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
     for key in _KEYS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
@@ -137,7 +141,7 @@ def _read_state_dict(source: str, weights_only: bool) -> Mapping[str, Tensor]:
         content = sorted(checkpoint) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
         raise ValueError(f"{source!r} holds no weights: expected a 'state_dict' of tensors, got {content}. Give the "
                          'checkpoint of a model.')
-    return checkpoint
+    return checkpoint, meta if isinstance(meta, Mapping) else {}
 
 
 def _read_safetensors(source: str) -> Mapping[str, Tensor]:

@@ -179,7 +179,7 @@ def _tap_rows_of(name: str, objective: Objective, student: TappedPass, teachers:
         connected = resized = None
         if connector is not None:
             connected = run_connector(connector, own, target)
-            resized, _ = same_size(connected, as_map(target), own.dim() == 3 or target.dim() == 3)
+            resized, _ = same_size(connected, as_map(target), pair.has_tokens(own, target))
         yield TapRow(name, f'{pair.student} {_shape(own)}', f'{pair.teacher} {_shape(target)}',
                      _shape(connected), _shape(resized))
 

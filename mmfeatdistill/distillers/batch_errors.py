@@ -133,4 +133,6 @@ def _labels(sample: Any, name: str, part: Optional[str]) -> Any:
 
 
 def _has_ground_truth(sample: Any) -> bool:
-    return any(name.startswith('gt_') for name in (sample.keys() if hasattr(sample, 'keys') else ()))
+    # A sample of several tasks, as mmpretrain's MultiTaskHead takes them, holds one sample for each.
+    return hasattr(sample, 'keys') and any(name.startswith('gt_') or _has_ground_truth(sample.get(name))
+                                           for name in sample.keys())

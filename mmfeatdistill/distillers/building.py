@@ -60,6 +60,29 @@ def build_student(student: Union[dict, BaseModel, None],
     return student
 
 
+def check_overrides(student: BaseModel, distiller: type) -> None:
+    """Refuses a student with methods of its own that nobody would call, as the distiller stands in its place.
+
+    Args:
+        student (BaseModel): The student.
+        distiller (type): What stands in its place; what it defines itself, it passes on.
+
+    Raises:
+        ConfigError: Names the method.
+    """
+    for name in dir(BaseModel):
+        usual = getattr(BaseModel, name)
+        if (callable(usual) and not name.startswith('__') and name not in _COSMETIC
+                and getattr(type(student), name) is not usual and getattr(distiller, name) is usual):
+            raise ConfigError(f'model.student: {type(student).__name__} has a method {name}() of its own, which nobody '
+                              'would call, as trainings call that of the distiller; move what it does to forward(), '
+                              'loss() or parse_losses().')
+
+
+_COSMETIC = ('extra_repr', '_get_name')
+"""Methods that change nothing but what is printed."""
+
+
 def _library_of(name: Any) -> Union[str, None]:
     """The scope of a student that has none, as mmengine.hub.get_model builds it: this project has no students."""
     scope = DefaultScope.get_current_instance()

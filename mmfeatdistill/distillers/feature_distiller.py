@@ -10,7 +10,7 @@ from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
 from mmfeatdistill.distillers.batch_errors import explain_batch_errors
-from mmfeatdistill.distillers.building import ADDED, build_objectives, build_student
+from mmfeatdistill.distillers.building import ADDED, build_objectives, build_student, check_overrides
 from mmfeatdistill.distillers.preparing import no_gradient, prepare_objectives
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
@@ -71,6 +71,7 @@ class FeatureDistiller(BaseModel):
         super().__init__()
         MODELS.import_from_location()  # a config that names classes, not strings, has looked nothing up yet
         worn = build_student(student, data_preprocessor)
+        check_overrides(worn, type(self))
         # Not registered as a child: its children become this module's own.
         self.__dict__.update(student=worn, _checked=set(), teachers=[], reader=None)
         for table in _SHARED_TABLES:

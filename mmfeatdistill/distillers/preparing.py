@@ -38,6 +38,7 @@ def prepare_objectives(objectives: Mapping[str, Objective], attach_student: Atta
             raise ConfigError(f'model.{owner}: no objective reads it; remove it, or let an objective have '
                               f'teacher={index}.')
         targets.append(_dry_run(partial(teacher.attach, owner=owner), taps))
+        _check_channels(features, teacher, targets[-1], owner)
     for name, objective in objectives.items():
         objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
     for index, teacher in enumerate(teachers):
@@ -57,6 +58,14 @@ def _check_training(student: TappedPass, objectives: Mapping[str, Objective]) ->
         frozen = [text for text in objective.compared_taps if text in student.reader.frozen]
         if frozen and len(frozen) == len(objective.compared_taps):
             raise ConfigError(no_gradient(name, frozen))
+
+
+def _check_channels(student: TappedPass, teacher: Teacher, target: TappedPass, owner: str) -> None:
+    """Refuses images that the teacher cannot take; those of one channel become as many as it normalizes."""
+    given, wanted = teacher.input.convert(student.inputs).shape[1], target.inputs.shape[1]
+    if given != wanted:
+        raise ConfigError(f'model.{owner}: takes images of {wanted} channel(s), and the student has images of '
+                          f'{student.inputs.shape[1]}; give a teacher of such images.')
 
 
 def no_gradient(name: str, taps: Sequence[str]) -> str:

@@ -56,6 +56,11 @@ class FeaturePair(NamedTuple):
         """The teacher's feature."""
         return self.teacher.of(teachers[self.teacher_index])
 
+    def has_tokens(self, student: Tensor, teacher: Tensor) -> bool:
+        """Whether one of the two is no map over the image, and so cannot be resized."""
+        return any(feature.dim() == 3 or (feature.dim() == 4 and place.layout.kind == 'plain')
+                   for place, feature in ((self.student, student), (self.teacher, teacher)))
+
     def connect(self, connector: nn.Module, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Brings the two to one width and size.
 
@@ -67,8 +72,8 @@ class FeaturePair(NamedTuple):
         Returns:
             tuple[Tensor, Tensor]: Two maps of one size, or two vectors: a loss that needs positions says so.
         """
-        are_tokens = student.dim() == 3 or teacher.dim() == 3
-        connected, target = same_size(run_connector(connector, student, teacher), as_map(teacher), are_tokens)
+        connected, target = same_size(run_connector(connector, student, teacher), as_map(teacher),
+                                      self.has_tokens(student, teacher))
         if student.dim() == teacher.dim() == 2:
             return connected.flatten(1), target.flatten(1)
         return connected, target
@@ -115,7 +120,7 @@ def match_features(taps: Sequence[TapPair], student: TappedPass, teachers: Seque
         pairs = [pair for index, teacher in enumerate(teachers) for pair_of_taps in taps
                  for pair in _match_tap(pair_of_taps, index, student, teacher)]
         for pair in pairs:
-            _check(*pair.of(student, teachers))
+            _check(pair, *pair.of(student, teachers))
     _log_repeated(key, [pair.of(student, teachers) for pair in pairs], pairs)
     lines = [f'{pair.student} with {pair.teacher}'
              + (f' of teacher {pair.teacher_index}' if len(teachers) > 1 else '') for pair in pairs]
@@ -234,7 +239,7 @@ def _strides(features: Sequence[Feature]) -> str:
     return ', '.join('unknown' if stride is None else f'{stride:g}' for stride in strides)
 
 
-def _check(student: Tensor, teacher: Tensor) -> None:
+def _check(pair: FeaturePair, student: Tensor, teacher: Tensor) -> None:
     """What features of one image cannot be compared, whatever the loss."""
     for feature in (student, teacher):
         if feature.shape[0] != 1:
@@ -247,4 +252,4 @@ def _check(student: Tensor, teacher: Tensor) -> None:
         raise ValueError(f'one feature is a vector and the other a map: of one image, the student gives '
                          f'{tuple(student.shape)} and the teacher {tuple(teacher.shape)}. Tap both before the pooling, '
                          'or both after it.')
-    same_size(as_map(student), as_map(teacher), student.dim() == 3 or teacher.dim() == 3)
+    same_size(as_map(student), as_map(teacher), pair.has_tokens(student, teacher))

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError
+from mmfeatdistill.objectives.box_encodings import different_outputs, head_of
 from mmfeatdistill.objectives.pairs import FeaturePair, run_connector
 from mmfeatdistill.taps.dry_run import probe_larger
 from mmfeatdistill.taps.feature_map import as_map
 from mmfeatdistill.taps.reader import TappedPass
+from mmfeatdistill.taps.tap import Tap
 
 Compare = Callable[[Tensor, Tensor], Any]
 
@@ -63,7 +65,7 @@ def _is_one_position(feature: Tensor) -> bool:
 
 
 def check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPass, key: str) -> None:
-    """Refuses outputs of heads that differ in width: each channel has a meaning, which no connector brings into line.
+    """Refuses outputs of heads that differ in what each channel means, which no connector brings into line.
 
     Args:
         pair (FeaturePair): What is matched.
@@ -72,17 +74,24 @@ def check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPas
         key (str): Of the taps in the config.
 
     Raises:
-        ConfigError: Both are what the networks predict, with different numbers of channels.
+        ConfigError: Both are what the networks predict, with different numbers of channels, or in another encoding.
     """
     own, target = (as_map(feature).shape[1] for feature in (pair.student.of(student), pair.teacher.of(teacher)))
     sides = ((student, pair.student), (teacher, pair.teacher))
     in_heads = all('head' in side.tap.partition('.')[0] for _, side in sides)
     # Of a head that scales or casts what a layer gives, the layer is not what the network returns.
-    if own != target and in_heads and any(side.tap in tapped.reader.predictions for tapped, side in sides):
+    if not in_heads:
+        return
+    are_outputs = any(side.tap in tapped.reader.predictions for tapped, side in sides)
+    if own != target and are_outputs:
         raise ConfigError(
             f"{key}: the student's {pair.student.tap!r} and the teacher's {pair.teacher.tap!r} are what they predict, "
             f'with {own} and {target} channels: other classes, or boxes in another encoding, which no connector brings '
             'together. Match features, such as those of the neck.')
+    heads = [head_of(tapped.model, Tap.parse(side.tap).place.path) for tapped, side in sides]
+    if own == target and (reason := different_outputs(*heads, own, are_outputs)) is not None:
+        raise ConfigError(f"{key}: the student's {pair.student.tap!r} and the teacher's {pair.teacher.tap!r} are what "
+                          f'they predict {reason}. Match features, such as those of the neck.')
 
 
 def _compares(compare: Compare, feature: Tensor, pair: FeaturePair) -> bool:

@@ -1,13 +1,15 @@
 """The dry run: which features a model gives, found before anything is trained."""
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Optional
 
+import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmfeatdistill.taps.dummy_batch import dummy_images, unlabeled_sample
 from mmfeatdistill.taps.isolation import eval_isolated, random_states
-from mmfeatdistill.taps.layout import Layout, find_layout, to_map
+from mmfeatdistill.taps.layout import Layout, find_layout, to_map, without_last_extra
 from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
 from mmfeatdistill.taps.tap import TapsNotReached
 from mmfeatdistill.taps.tracing import Call
@@ -108,6 +110,7 @@ def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> 
         entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
     reader.layouts = {}
     channels = image_channels(model) or 3
+    cut_short: list[int] = []
     for size in sizes:
         inputs, data_samples = _dummy_batch(model, channels, size, size)
         failures = []
@@ -122,13 +125,20 @@ def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> 
             except TapsNotReached as error:
                 failures.append(error)
                 continue
-            reader.layouts = _layouts(features, _tall_features(model, reader, entry, channels, size), size)
+            if reader.is_cut_short and list(sizes) != [size]:
+                # Norms refuse levels of one position, so of small images the last calls may lack.
+                cut_short.append(size)
+                break
+            layouts = _layouts(features, _tall_features(model, reader, entry, channels, size), size)
+            reader.layouts = _without_last_extra(model, reader, entry, inputs, features, layouts)
             maps = {text: [to_map(tensor, layout, (size, size))
                            for tensor, layout in zip(tensors, reader.layouts[text])]
                     for text, tensors in features.items()}
             return TappedPass(maps, reader, inputs, data_samples), entry
-        if all(failure.__cause__ is None for failure in failures):
+        if failures and all(failure.__cause__ is None for failure in failures):
             break  # a larger image would be of no help
+    if cut_short:
+        return probe(model, reader, cut_short[:1])
     if isinstance(failures[-1].__cause__, NotImplementedError) and not hasattr(model, 'extract_feat'):
         inner = [f'{name!r} ({type(child).__name__})' for name, child in model.named_children()
                  if hasattr(child, 'extract_feat')]
@@ -196,6 +206,28 @@ def _layouts(square: Features, tall: Features, side: int) -> dict[str, list[Layo
             others = [None] * len(tensors)
         layouts[text] = [find_layout(tensor, other, side) for tensor, other in zip(tensors, others)]
     return layouts
+
+
+def _without_last_extra(model: nn.Module, reader: TapReader, entry: Entry, inputs: Tensor, features: Features,
+                        layouts: dict[str, list[Layout]]) -> dict[str, list[Layout]]:
+    """The layouts, where extra tokens do stand before the others (see :func:`without_last_extra`)."""
+    found = [layout for of_tap in layouts.values() for layout in of_tap if layout.extra_tokens]
+    if not found:
+        return layouts
+    side = math.ceil(max(layout.stride or 1 for layout in found))
+    images = inputs.repeat(2, 1, 1, 1)
+    for image, corner in zip(images, (slice(None, side), slice(-side, None))):
+        patch = image[:, corner, corner]
+        patch.copy_(torch.where(torch.rand(patch.shape, generator=torch.Generator().manual_seed(0)) < 0.5, -2.0, 2.0))
+    _, data_samples = _dummy_batch(model, inputs.shape[1], *inputs.shape[-2:], count=2)
+    try:
+        with eval_isolated(model):
+            changed = reader.read_until_complete(_runner(model, entry, images, data_samples))
+    except Exception:  # noqa: BLE001 - each network refuses a batch in its own way
+        return layouts
+    return {text: [without_last_extra(layout, tensor, other) if layout.extra_tokens else layout
+                   for layout, tensor, other in zip(of_tap, features[text], changed[text])]
+            for text, of_tap in layouts.items()}
 
 
 def probe_all(model: nn.Module, size: int) -> tuple[dict[str, tuple[list[Tensor], int]], Optional[Exception]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Literal, NamedTuple, Optional
 
+import torch
 from torch import Tensor
 
 Kind = Literal['map', 'channels_last', 'transposed', 'tokens', 'tokens_last', 'plain']
@@ -18,7 +19,8 @@ class Layout(NamedTuple):
     Attributes:
         kind (str): ``'map'`` for (N, C, H, W), ``'channels_last'`` for (N, H, W, C), ``'transposed'`` for (N, C, W, H),
             ``'tokens'`` for (N, L, C) and ``'tokens_last'`` for (N, C, L) whose L positions are a grid over the image,
-            ``'plain'`` for anything that has no positions over the image, such as vectors and queries.
+            ``'plain'`` for anything that has no positions over the image, such as vectors, queries, and the attention
+            of every token to every other.
         stride (float, optional): Pixels of the input from one position to the next; None where nothing shows it.
         extra_tokens (int): How many tokens stand before those of the grid, as class and register tokens do.
     """
@@ -53,11 +55,12 @@ def find_layout(square: Tensor, tall: Optional[Tensor], side: int) -> Layout:
         return _by_proportions(square, side)
     changed = [axis for axis in range(1, square.dim()) if square.shape[axis] != tall.shape[axis]]
     if len(changed) != 1:
-        return Layout('map' if square.dim() == 4 else 'plain')
+        # Both sides of an attention grow with the image; those of a pooled map stay.
+        return Layout('plain' if square.dim() == 3 or changed else 'map')
     [axis] = changed
     before, after = square.shape[axis], tall.shape[axis]
     if square.dim() == 4:
-        stride = side / (after - before) if after > before else None
+        stride = _map_stride(before, after, side) if after > before else None
         return Layout(('channels_last', 'map', 'transposed')[axis - 1], stride)
     return _find_grid('tokens' if axis == 1 else 'tokens_last', before, after, side)
 
@@ -92,6 +95,32 @@ def to_map(tensor: Tensor, layout: Layout, size: Optional[Sequence[int]]) -> Ten
     return tokens.unflatten(2, _grid_over(size, layout, tokens.shape[2]))
 
 
+def without_last_extra(layout: Layout, square: Tensor, changed: Tensor) -> Layout:
+    """Finds out whether the tokens that stand for no position come last, as those of mmseg's Segmenter do.
+
+    Numbers of tokens do not show it. Where a patch of the image changes, its own token changes most.
+
+    Args:
+        layout (Layout): With extra tokens, as :func:`find_layout` found it.
+        square (Tensor): The tensor of the square image.
+        changed (Tensor): The same of two images: one whose first patch is another, and one whose last patch is.
+
+    Returns:
+        Layout: As it was, or plain: tokens whose grid does not end the row are matched one by one.
+
+    Examples:
+        >>> import torch
+        >>> tokens, changed = torch.zeros(1, 5, 8), torch.zeros(2, 5, 8)
+        >>> changed[0, 0], changed[1, 3] = 1, 1
+        >>> without_last_extra(Layout('tokens', 16.0, extra_tokens=1), tokens, changed).kind
+        'plain'
+    """
+    difference = (changed - square).abs().sum(2 if layout.kind == 'tokens' else 1)
+    first, last = difference.argmax(1).tolist()
+    is_last = first == 0 and last == difference.shape[1] - 1 - layout.extra_tokens
+    return Layout('plain') if is_last else layout
+
+
 def _grid_over(size: Optional[Sequence[int]], layout: Layout, positions: int) -> tuple[int, int]:
     """Rows and columns of tokens; networks round the last position up or down."""
     assert layout.stride is not None, 'tokens of a grid have a stride'
@@ -107,15 +136,31 @@ def _grid_over(size: Optional[Sequence[int]], layout: Layout, positions: int) ->
                      f"{size[1]} pixels. Tap the output of a backbone with out_type='featmap'.")
 
 
+def _map_stride(rows: int, tall_rows: int, side: int) -> float:
+    """Pixels between rows: a power of two where one, rounded up as padded convolutions do, gives so many."""
+    powers = (2.0 ** exponent for exponent in range(int(math.log2(side)) + 1))
+    fitting = (power for power in powers
+               if (math.ceil(side / power), math.ceil(2 * side / power)) == (rows, tall_rows))
+    return next(fitting, side / (tall_rows - rows))
+
+
 def _by_proportions(square: Tensor, side: int) -> Layout:
     if square.dim() == 4:
         _, first, second, third = square.shape
+        if second == third and _is_attention(square):
+            return Layout('plain')
         is_last = first == second != third and side % first == 0
         return Layout('channels_last' if is_last else 'map', side / (first if is_last else second))
     # Positions are a square and a few tokens more. Where that is so along both dimensions, nothing tells which.
     grids = [layout for kind, count in (('tokens', square.shape[1]), ('tokens_last', square.shape[2]))
              if (layout := _square_grid(kind, count, side)).kind != 'plain']  # type: ignore[arg-type]
     return grids[0] if len(grids) == 1 else Layout('plain')
+
+
+def _is_attention(tensor: Tensor) -> bool:
+    """Whether rows are shares of one, as a softmax leaves them; of one position, a sigmoid does so too."""
+    sums = tensor.sum(-1)
+    return tensor.shape[-1] > 1 and bool((tensor >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def _square_grid(kind: Kind, tokens: int, side: int) -> Layout:

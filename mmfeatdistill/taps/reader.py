@@ -91,6 +91,12 @@ class TapReader:
         """By the tap's text, how often its module runs in a pass, as :meth:`probe` has found."""
         return {tap.text: self._expected_calls.get(tap.place, 1) for tap in self.taps}
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the last probed pass failed, perhaps before the last call of a module that runs several times."""
+        return self.failure is not None and any(tap.is_each or self._expected_calls.get(tap.place, 1) > 1
+                                                for tap in self.taps)
+
     def probe(self, run: Callable[[], Any]) -> Features:
         """Runs the entire pass once to learn how often each tap is called and which are overwritten.
 

@@ -295,6 +295,8 @@ def _after(transform: Any, space: InputSpace) -> InputSpace:
     last = name.rpartition('.')[2]
     if last == 'torchvision/Normalize':
         return _normalization(transform, False).after(space)
+    if last == 'torchvision/ConvertImageDtype' and space.std.max() != 1:
+        return space  # from float to float it changes no values
     if last in ('torchvision/ToTensor', 'torchvision/ConvertImageDtype'):
         return InputSpace(torch.zeros(1).double(), torch.full((1,), 255.0).double(), False, 0.0).after(space)
     if last in ('ToPIL', 'NumpyToPIL', 'ToNumpy', 'PILToNumpy'):

@@ -146,6 +146,17 @@ class Teacher:
         return replace(reading, scale=self.input.size.pixels), entry
 
     @property
+    def predictions(self) -> set[str]:
+        """Taps that give what the network returns, such as the logits of a head."""
+        return set() if self._reader is None else self._reader.predictions
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of its classes, in their order, as far as its checkpoint has them."""
+        meta = self.load_report.meta if self.load_report is not None else {}
+        return class_names(meta.get('dataset_meta') or meta)
+
+    @property
     def acceleration_difference(self) -> float:
         """By how much the options of ``acceleration`` have changed the features, relative to the largest."""
         return self._acceleration.difference
@@ -373,6 +384,23 @@ def follow_pipelines(teachers: Sequence[Teacher], cfg: Mapping) -> None:
         space = pipeline_space((cfg.get('train_dataloader') or {}).get('dataset'))
     for teacher in teachers:
         teacher.input.follow_pipeline(space)
+
+
+def class_names(metainfo: Any) -> list[str]:
+    """The classes in what a dataset or a checkpoint says of itself.
+
+    Args:
+        metainfo (dict): With ``classes``, or ``CLASSES`` as older versions have it.
+
+    Returns:
+        list[str]: Empty where there are none.
+
+    Examples:
+        >>> class_names(dict(classes=('cat', 'dog')))
+        ['cat', 'dog']
+    """
+    found = (metainfo.get('classes') or metainfo.get('CLASSES')) if isinstance(metainfo, Mapping) else None
+    return [str(name) for name in found] if isinstance(found, (list, tuple)) else []
 
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:

@@ -12,6 +12,7 @@ from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
 from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
 from mmfeatdistill.checkpoints.load_fit import explain_load
 from mmfeatdistill.checkpoints.safe_load import reading_safely
+from mmfeatdistill.checkpoints.trained_with import differences, trained_model
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.teacher.initialization import init_unset_parameters
@@ -94,7 +95,17 @@ class TeacherWeights:
             complete = report.fits and not report.unexpected
         print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
         self._report = report
+        self._compare(report, model, cfg)
         return report
+
+    def _compare(self, report: LoadReport, model: nn.Module, cfg: Mapping) -> None:
+        """Says where the file was trained in a network that computes something else with the same tensors."""
+        trained = trained_model(report.meta.get('cfg'))
+        found = list(differences(trained, cfg, model)) if trained is not None else []
+        if found:
+            print_log(f'{self._key}: all fits, but the file was trained with {", ".join(found[:5])}, by which the same '
+                      'tensors may compute something else. Give the config that it was trained with, unless this is '
+                      'meant.', logger='current', level=logging.WARNING)
 
     def check_taps(self, taps: Sequence[str], owner: str) -> None:
         """Refuses taps of parts without weights, or with others than those of the file.

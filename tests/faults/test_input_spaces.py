@@ -173,6 +173,9 @@ WRAPPERS = [
     dict(pipeline=[dict(type='mmcv.Normalize', **RGB), PACK]),
     dict(pipeline=[dict(type='ToPIL', to_rgb=True), dict(type='torchvision/ToTensor'), dict(
         type='torchvision/Normalize', mean=[v / 255 for v in RGB['mean']], std=[v / 255 for v in RGB['std']]), PACK]),
+    dict(pipeline=[dict(type='ToPIL', to_rgb=True), dict(type='torchvision/ToTensor'), dict(
+        type='torchvision/ConvertImageDtype', dtype=torch.float32), dict(
+        type='torchvision/Normalize', mean=[v / 255 for v in RGB['mean']], std=[v / 255 for v in RGB['std']]), PACK]),
 ]
 
 
@@ -195,6 +198,24 @@ def test_pipelines_that_do_not_or_not_always():
 def test_a_class_in_place_of_a_name():
     from mmcv.transforms import Normalize
     assert not pipeline_space(dict(pipeline=[dict(type=Normalize, **RGB)])).is_raw
+
+
+def gray(mean=(100.0,), std=(50.0,)):
+    model = classifier()
+    model.data_preprocessor = dict(type='ClsDataPreprocessor', mean=list(mean), std=list(std), to_rgb=False)
+    model.backbone.in_channels = 1
+    return model
+
+
+def test_images_of_other_channels_than_the_teacher_takes_are_refused():
+    with pytest.raises(ConfigError, match=r'^model.teacher: takes images of 1 channel\(s\), and the student has '
+                                          'images of 3; give a teacher of such images'):
+        distiller(classifier(), teacher(gray()), dict(a=match('backbone')))
+    model = distiller(gray(), teacher(classifier()), dict(a=match('backbone')))
+    pixels = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
+    given = model.data_preprocessor(dict(inputs=list(pixels)), False)['inputs']
+    own = model.teachers[0].model.data_preprocessor(dict(inputs=list(pixels.expand(2, 3, 8, 8))), False)['inputs']
+    torch.testing.assert_close(model.teachers[0].input.images(given), own)
 
 
 def distilled(pipeline=None, **options):

@@ -221,3 +221,44 @@ def test_options_of_the_runner_that_put_a_tap_out_of_reach_are_named(option, tap
         return
     with pytest.raises(ConfigError, match=rf'^model\.objectives\.a\.taps: {tap!r} is in.*{words}'):
         check_runner_options(option, model)
+
+
+FCOS = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
+
+
+def dense(name):
+    model = stock(name)
+    model.backbone.update(depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, init_cfg=None, style='pytorch')
+    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=64)
+    model.bbox_head.update(in_channels=64, feat_channels=64, num_classes=10, stacked_convs=1)
+    return model
+
+
+@pytest.mark.parametrize('tap', [
+    'bbox_head', dict(student='bbox_head.conv_reg:each', teacher='bbox_head.atss_reg:each')])
+def test_boxes_of_as_many_numbers_in_another_encoding_are_refused(tap):
+    """FCOS gives distances to the sides, ATSS offsets to an anchor: four numbers each."""
+    fcos, atss = dense(FCOS), dense('mmdet::atss/atss_r50_fpn_1x_coco.py')
+    with pytest.raises(ConfigError, match=r'a\.taps: .*boxes in other encodings: FCOSHead with DistancePointBBoxCoder'
+                                          r'\(\) and DeltaXYWHBBoxCoder\(means='):
+        distiller(fcos, teacher(atss), dict(a=dict(match(tap), connector=None)))
+
+
+def test_scores_of_heads_that_encode_boxes_differently_are_compared():
+    fcos, atss = dense(FCOS), dense('mmdet::atss/atss_r50_fpn_1x_coco.py')
+    taps = dict(student='bbox_head.conv_cls:each', teacher='bbox_head.atss_cls:each')
+    model = distiller(fcos, teacher(atss), dict(a=dict(match(taps), connector=None)))
+    assert len(model.objectives['a'].pairs) == 5
+
+
+def test_outputs_for_other_anchors_are_refused():
+    retina = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    other = dense(retina)
+    other.bbox_head.anchor_generator.ratios = [2.0, 1.0, 0.5]
+    with pytest.raises(ConfigError, match=r'for other anchors: AnchorGenerator\(ratios=\[0.5, 1.0, 2.0\].* and '):
+        distiller(dense(retina), teacher(other), dict(a=dict(match('bbox_head'), connector=None)))
+    other = dense(retina)
+    other.bbox_head.bbox_coder.target_stds = [0.1, 0.1, 0.2, 0.2]
+    with pytest.raises(ConfigError, match='boxes in other encodings: .*stds='):
+        distiller(dense(retina), teacher(other), dict(a=dict(match('bbox_head'), connector=None)))
+    distiller(dense(retina), teacher(dense(retina)), dict(a=dict(match('bbox_head'), connector=None)))

@@ -12,6 +12,7 @@ from mmfeatdistill.taps.reader import TappedPass, TapReader
 from tests.faults.conftest import said
 from tests.helpers.models import (
     build,
+    classification_batch,
     classifier,
     detection_batch,
     detector,
@@ -213,3 +214,60 @@ def test_two_names_of_one_tensor_are_said(taps, twice, log):
     """The dry run goes on with copies of what it reads, so the two are not one object there."""
     distiller(classifier(), teacher(classifier(16)), dict(a=match() | dict(taps=taps)))
     assert said(log, 'model.objectives.a', 'is the same tensor as', 'counts twice') == twice
+
+
+def beit(width, patch):
+    """A transformer that computes its attention in the open."""
+    arch = dict(embed_dims=width, num_layers=2, num_heads=3, feedforward_channels=32)
+    model = classifier()
+    model.backbone = dict(type='BEiTViT', arch=arch, img_size=64, patch_size=patch, out_type='avg_featmap',
+                          use_abs_pos_emb=True)
+    model['head'].in_channels, model.neck = width, None
+    return model
+
+
+def test_attention_of_tokens_to_tokens_is_no_map_that_could_be_resized():
+    tap = 'backbone.layers.1.attn.attn_drop'
+    model = distiller(beit(24, 16), teacher(beit(36, 16)), dict(a=match(tap)))
+    assert losses_of(model, classification_batch())['a.loss_0'].isfinite(), 'of as many tokens it is compared'
+    with pytest.raises(ConfigError, match='student has 289 and the teacher 4225 positions'):
+        distiller(beit(24, 16), teacher(beit(36, 8)), dict(a=match(tap)))
+
+
+def test_what_grows_with_the_image_along_both_sides_is_no_map():
+    assert find_layout(torch.zeros(1, 3, 17, 17), torch.zeros(1, 3, 33, 33), side=64).kind == 'plain'
+    assert find_layout(torch.rand(1, 3, 16, 16).softmax(-1), None, side=64).kind == 'plain', 'one size only'
+    assert find_layout(torch.rand(1, 3, 16, 16), None, side=64).kind == 'map'
+    assert find_layout(torch.zeros(1, 3, 1, 1), torch.zeros(1, 3, 1, 1), side=64).kind == 'map', 'pooled'
+
+
+@pytest.mark.parametrize('classes, kind', [(5, 'plain'), (1, 'plain')])
+def test_tokens_of_classes_at_the_end_are_not_taken_for_the_first_positions(classes, kind):
+    cfg = stock('mmseg::segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512.py')
+    cfg.pretrained = None
+    cfg.backbone.update(img_size=(64, 64), num_layers=1, out_indices=0, embed_dims=24)
+    cfg.decode_head.update(in_channels=24, channels=24, embed_dims=24, num_classes=classes)
+    model = build(cfg)
+    reader = TapReader(model, ['decode_head.layers.1', 'backbone.layers.0'], owner='student')
+    probe(model, reader)
+    [head], [backbone] = reader.layouts.values()
+    assert head.kind == kind
+    assert backbone == ('tokens', 16, 1), 'a class token that comes first stays known'
+
+
+def test_calls_that_only_a_larger_image_reaches_are_read_too():
+    """GroupNorm of one channel each refuses a level of one position, so of 64 pixels three of five levels run."""
+    model = stock('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py')
+    model.backbone.update(depth=18, base_channels=8, stem_channels=8, init_cfg=None, style='pytorch')
+    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=32)
+    model.bbox_head.update(in_channels=32, feat_channels=32, stacked_convs=1, num_classes=10)
+    model = distiller(model, teacher(model), dict(a=match('bbox_head.conv_cls:each')))
+    assert len(model.objectives['a'].pairs) == 5
+    assert model.reader.calls['bbox_head.conv_cls:each'] == 5
+
+
+@pytest.mark.parametrize('rows, tall, side, stride', [
+    (4, 7, 224, 64), (2, 4, 224, 128), (28, 56, 224, 8), (16, 32, 224, 14)])
+def test_strides_of_rounded_levels_are_those_of_the_network(rows, tall, side, stride):
+    """So a network that takes 224 pixels only has the levels of one that takes 64."""
+    assert find_layout(torch.zeros(1, 2, rows, rows), torch.zeros(1, 2, tall, rows), side).stride == stride

@@ -230,3 +230,26 @@ def test_boxes_of_nothing_train():
     assert losses_of(distiller(), batch)['fpn.loss_0'].isfinite()
     with pytest.raises(BatchError, match='the batch is empty'):
         distiller()(torch.zeros(0, 3, 64, 64), [], mode='loss')
+
+
+def test_methods_that_nobody_would_call_are_refused():
+    def _run_forward(self, data, mode):
+        return {key: 10 * value for key, value in super(type(self), self)._run_forward(data, mode).items()}
+
+    with pytest.raises(ConfigError, match=r'Own has a method _run_forward\(\) of its own, which nobody would call'):
+        distiller(student_with(_run_forward=_run_forward), teacher(classifier(16)), dict(a=match('backbone')))
+    with pytest.raises(ConfigError, match=r'state_dict\(\)'):
+        distiller(student_with(state_dict=lambda self, *args, **kwargs: {}), teacher(classifier(16)),
+                  dict(a=match('backbone')))
+    distiller(student_with(parse_losses=lambda self, losses: losses, extra_repr=lambda self: ''),
+              teacher(classifier(16)), dict(a=match('backbone')))
+
+
+def test_labels_of_several_tasks_are_ground_truth():
+    from mmpretrain.structures import DataSample, MultiTaskDataSample
+    sample = MultiTaskDataSample()
+    sample.set_field(DataSample().set_gt_label(77), 'color')
+    assert fault(build(classifier()), dict(inputs=[torch.zeros(3, 8, 8)], data_samples=[sample])) is None
+    empty = MultiTaskDataSample()
+    empty.set_field(DataSample(), 'color')
+    assert 'no ground truth' in fault(build(classifier()), dict(inputs=[torch.zeros(3, 8, 8)], data_samples=[empty]))

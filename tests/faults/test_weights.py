@@ -10,9 +10,12 @@ from torch import nn
 from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
 from mmfeatdistill.checkpoints.load import load_checkpoint
 from mmfeatdistill.checkpoints.load_fit import explain_load
+from mmfeatdistill.checkpoints.trained_with import differences, trained_model
+from mmfeatdistill.engine.hooks._class_order import check_class_order
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.teacher.teacher import Teacher
-from tests.helpers.models import build, classifier, detector, distiller, match, segmenter, teacher
+from tests.faults.conftest import said
+from tests.helpers.models import build, classifier, detector, distiller, match, segmenter, teacher, transformer
 
 
 @pytest.fixture
@@ -46,6 +49,18 @@ def test_weights_that_init_cfg_names(preprocessor, tmp_path):
     model = classifier()
     model.init_cfg = dict(type='Pretrained', checkpoint=file)
     assert made(model, preprocessor, 'init_cfg').load_report.complete
+
+
+def test_weights_that_are_drawn_anew_after_they_were_loaded_are_an_error(preprocessor, tmp_path):
+    """mmpretrain's ViT draws its position embeddings again where init_cfg is a list."""
+    file = saved(tmp_path / 'a.pth', build(transformer()).state_dict())
+    named = dict(type='Pretrained', checkpoint=file, prefix='backbone.')
+    model = transformer()
+    model.backbone.init_cfg = named
+    assert made(model, preprocessor, 'init_cfg').load_report.matched
+    model.backbone.init_cfg = [named, dict(type='Constant', layer='LayerNorm', val=1.)]
+    with pytest.raises(ConfigError, match=r"VisionTransformer has overwritten 'backbone'.pos_embed after init_cfg had"):
+        made(model, preprocessor, 'init_cfg')
 
 
 def test_a_part_without_weights_cannot_be_tapped(tmp_path):
@@ -277,3 +292,73 @@ def test_what_is_left_over_of_what_is_tapped_is_no_fit(tmp_path, left, tap, word
     with pytest.raises(ConfigError, match=words):
         distiller(detector(), options, dict(a=match(tap)))
     distiller(detector(), dict(options, strict=False), dict(a=match(tap)))
+
+
+# --- what tensors do not show ----------------------------------------------------------------
+
+
+def said_in(tmp_path, log, trained, model, **meta):
+    """What is said when a file that was trained in one network is loaded into another that it fits."""
+    file = saved(tmp_path / 'a.pth', dict(
+        state_dict=build(trained).state_dict(),
+        meta=dict(cfg=Config(dict(model=trained, lr=0.1)).pretty_text, **meta)))
+    log.clear()
+    made(model, build(model).data_preprocessor, file)
+    return [record.getMessage() for record in log.records if 'all fits, but' in record.getMessage()]
+
+
+def test_a_file_that_fits_another_network_is_said_to_be_of_another(tmp_path, log):
+    trained = transformer()
+    trained.backbone.arch.num_heads = 4
+    [message] = said_in(tmp_path, log, trained, transformer())
+    assert 'backbone.arch.num_heads=4 (here 2)' in message
+    trained = transformer()
+    trained.data_preprocessor.mean = [0.0, 0.0, 0.0]
+    [message] = said_in(tmp_path, log, trained, transformer())
+    assert 'data_preprocessor.mean=[0.0, 0.0, 0.0] (here [' in message
+
+
+def test_what_one_config_leaves_out_is_the_default(tmp_path, log):
+    trained = classifier()
+    trained.backbone.update(depth=50, style='caffe')
+    trained['head'].in_channels *= 4
+    model = copy.deepcopy(trained)
+    del model.backbone['style']
+    [message] = said_in(tmp_path, log, trained, model)
+    assert "backbone.style='caffe' (here 'pytorch')" in message
+
+
+def test_the_same_network_is_no_other(tmp_path, log):
+    trained = classifier()
+    trained.backbone.update(frozen_stages=1, init_cfg=None, drop_path_rate=0.1, avg_down=False)
+    assert not said_in(tmp_path, log, trained, classifier())
+    assert not said_in(tmp_path, log, detector(), detector())
+    assert not said_in(tmp_path, log, segmenter(), segmenter())
+
+
+def test_text_that_is_no_config_says_nothing():
+    for text in (None, '', 'model = make()', 'model = (', "model = dict(backbone=dict(depth=f(3)))"):
+        trained = trained_model(text)
+        assert not list(differences(trained or {}, dict(backbone=dict(depth=18))))
+
+
+@pytest.mark.parametrize('classes, error', [
+    (['a', 'b', 'c'], None), (['A', 'b', 'c'], None), (['c', 'a', 'b'], 'order'), (['x', 'b', 'c'], 'said')])
+def test_logits_of_classes_in_another_order_are_refused(tmp_path, log, classes, error):
+    model = classifier()
+    model['head'].num_classes = 3
+    file = saved(tmp_path / 'a.pth', dict(state_dict=build(model).state_dict(),
+                                          meta=dict(dataset_meta=dict(classes=classes))))
+    logits = dict(type='FeatureMatch', taps=['head.fc'], loss=dict(type='KLDivergence'))
+    taught = distiller(model, dict(model=model, checkpoint=file), dict(kd=logits))
+    metainfo = dict(classes=('a', 'b', 'c'))
+    if error == 'order':
+        with pytest.raises(ConfigError, match="^model.objectives.kd.taps: compares predictions, but class 0 is 'a' in "
+                                              "the training dataset and 'c' in the checkpoint"):
+            check_class_order(metainfo, taught)
+    else:
+        check_class_order(metainfo, taught)
+    assert said(log, "'a' in the training dataset and 'x'") == (error == 'said')
+    features = distiller(model, dict(model=model, checkpoint=file), dict(a=match('backbone')))
+    check_class_order(metainfo, features)
+    check_class_order(None, taught)

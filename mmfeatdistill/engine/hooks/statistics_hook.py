@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from mmfeatdistill.distillers import FeatureDistiller
+from mmfeatdistill.engine.hooks._class_order import check_class_order
 from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.engine.hooks._runner_options import check_runner_options
 from mmfeatdistill.errors import ConfigError
@@ -50,6 +51,7 @@ class StatisticsHook(Hook):
         model = unwrap(runner.model)
         if isinstance(model, FeatureDistiller):
             check_runner_options(runner.cfg, model)
+            check_class_order(getattr(runner.train_dataloader.dataset, 'metainfo', None), model)
         follow_pipelines(getattr(model, 'teachers', []), runner.cfg)
         wanted = model.images_wanted() if hasattr(model, 'images_wanted') else {}
         if not wanted:
