@@ -21,6 +21,7 @@ from mmfeatdistill.losses.pearson import Pearson, pearson
 from mmfeatdistill.losses.relational_angle import RelationalAngle, relational_angle
 from mmfeatdistill.losses.relational_distance import RelationalDistance, relational_distance
 from mmfeatdistill.losses.squared_error import SquaredError, squared_error
+from mmfeatdistill.losses.target_aware import target_aware
 
 __all__ = [
     'ActivationBoundary', 'AttentionTransfer', 'ChannelWiseDivergence', 'DIST', 'FactorTransfer',
@@ -29,4 +30,4 @@ __all__ = [
     'activation_boundary', 'appearance', 'attention_error', 'attention_transfer', 'channel_wise_divergence',
     'decoupled', 'dist', 'factor_transfer', 'focal', 'global_relation', 'hierarchical_context', 'instance_norm_error',
     'kl_divergence', 'lsh', 'lsh_bias', 'masked_generative', 'overhaul_margin', 'partial_l2', 'pearson',
-    'relational_angle', 'relational_distance', 'squared_error', 'standardize_logits']
+    'relational_angle', 'relational_distance', 'squared_error', 'standardize_logits', 'target_aware']

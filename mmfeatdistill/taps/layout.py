@@ -52,6 +52,9 @@ def find_layout(square: Tensor, tall: Optional[Tensor], side: int) -> Layout:
     if tall is None or tall.dim() != square.dim():
         return _by_proportions(square, side)
     changed = [axis for axis in range(1, square.dim()) if square.shape[axis] != tall.shape[axis]]
+    if changed == [1] and (square.shape[1], tall.shape[1]) == (1, 2):
+        # The number of images: what all layers of a decoder give is stacked in front of it.
+        return Layout('plain')
     if len(changed) != 1:
         return Layout('map' if square.dim() == 4 else 'plain')
     [axis] = changed
