@@ -1,6 +1,12 @@
 """Loss functions, and the registered modules over them; every one is ``loss(student, teacher)``."""
 from mmfeatdistill.losses.activation_boundary import ActivationBoundary, activation_boundary
 from mmfeatdistill.losses.appearance import appearance
+from mmfeatdistill.losses.attention_guided import (
+    AttentionGuided,
+    attention_guided,
+    normalized_distance,
+    refined,
+)
 from mmfeatdistill.losses.attention_transfer import AttentionTransfer, attention_transfer
 from mmfeatdistill.losses.channel_wise_divergence import (
     ChannelWiseDivergence,
@@ -21,12 +27,14 @@ from mmfeatdistill.losses.pearson import Pearson, pearson
 from mmfeatdistill.losses.relational_angle import RelationalAngle, relational_angle
 from mmfeatdistill.losses.relational_distance import RelationalDistance, relational_distance
 from mmfeatdistill.losses.squared_error import SquaredError, squared_error
+from mmfeatdistill.losses.target_aware import target_aware
 
 __all__ = [
-    'ActivationBoundary', 'AttentionTransfer', 'ChannelWiseDivergence', 'DIST', 'FactorTransfer',
-    'HierarchicalContext', 'InstanceNormError', 'KLDivergence', 'Pearson', 'RelationalAngle',
-    'RelationalDistance', 'SquaredError',
-    'activation_boundary', 'appearance', 'attention_error', 'attention_transfer', 'channel_wise_divergence',
-    'decoupled', 'dist', 'factor_transfer', 'focal', 'global_relation', 'hierarchical_context', 'instance_norm_error',
-    'kl_divergence', 'lsh', 'lsh_bias', 'masked_generative', 'overhaul_margin', 'partial_l2', 'pearson',
-    'relational_angle', 'relational_distance', 'squared_error', 'standardize_logits']
+    'ActivationBoundary', 'AttentionGuided', 'AttentionTransfer', 'ChannelWiseDivergence', 'DIST', 'FactorTransfer',
+    'HierarchicalContext', 'InstanceNormError', 'KLDivergence', 'Pearson', 'RelationalAngle', 'RelationalDistance',
+    'SquaredError',
+    'activation_boundary', 'appearance', 'attention_error', 'attention_guided', 'attention_transfer',
+    'channel_wise_divergence', 'decoupled', 'dist', 'factor_transfer', 'focal', 'global_relation',
+    'hierarchical_context', 'instance_norm_error', 'kl_divergence', 'lsh', 'lsh_bias', 'masked_generative',
+    'normalized_distance', 'overhaul_margin', 'partial_l2', 'pearson', 'refined', 'relational_angle',
+    'relational_distance', 'squared_error', 'standardize_logits', 'target_aware']

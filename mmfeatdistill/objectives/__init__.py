@@ -10,6 +10,7 @@ from mmfeatdistill.objectives.lsh import LSH
 from mmfeatdistill.objectives.lsh_roi import LSHRoI
 from mmfeatdistill.objectives.ofd import OFD
 from mmfeatdistill.objectives.review_kd import ReviewKD
+from mmfeatdistill.objectives.target_aware import TargetAware
 
 __all__ = ['Decoupled', 'FCFD', 'FCFDBoxHead', 'FGD', 'FT', 'FeatureMatch', 'LSH', 'LSHRoI', 'OFD', 'Objective',
-           'ReviewKD', 'TapPair']
+           'ReviewKD', 'TapPair', 'TargetAware']

@@ -54,6 +54,9 @@ def find_layout(square: Tensor, tall: Optional[Tensor], side: int) -> Layout:
     if tall is None or tall.dim() != square.dim():
         return _by_proportions(square, side)
     changed = [axis for axis in range(1, square.dim()) if square.shape[axis] != tall.shape[axis]]
+    if changed == [1] and (square.shape[1], tall.shape[1]) == (1, 2):
+        # The number of images: what all layers of a decoder give is stacked in front of it.
+        return Layout('plain')
     if len(changed) != 1:
         # Both sides of an attention grow with the image; those of a pooled map stay.
         return Layout('plain' if square.dim() == 3 or changed else 'map')

@@ -17,6 +17,7 @@ NO_MEAN_OVER_IMAGES = dict(
     RelationalDistance='compares pairs of images, and only those of one process',
     RelationalAngle='compares triplets of images, and only those of one process',
     DIST='correlates over the images of one process',
+    AttentionGuided='divides by the norm over the images of one process',
     Pearson='standardizes the channels over the images of one process',
     FCFD='normalizes mixed paths over the images of one process',
     FCFDBoxHead='looks at proposals that each process draws for itself',

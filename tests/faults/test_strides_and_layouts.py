@@ -185,6 +185,7 @@ def test_a_module_that_all_levels_share_is_said_to_run_several_times(log):
     ((1, 17, 8), (1, 37, 8), 64, ('tokens', 14, 1)),           # and not padded
     ((1, 35, 8), (1, 51, 8), 64, ('plain', None, 0)),          # class tokens of a segmenter, at the end
     ((1, 300, 256), (1, 300, 256), 64, ('plain', None, 0)),    # queries
+    ((6, 1, 300, 256), (6, 2, 300, 256), 64, ('plain', None, 0)),  # of all layers
     ((1, 85, 256), (1, 169, 256), 64, ('plain', None, 0)),     # several levels in a row
     ((1, 64, 16), (1, 64, 32), 64, ('tokens_last', 16, 0)),
     ((1, 8, 4, 4), (1, 8, 8, 4), 64, ('map', 16, 0)), ((1, 4, 4, 8), (1, 8, 4, 8), 64, ('channels_last', 16, 0)),

@@ -48,6 +48,13 @@ def regions(batch):
     return dict(foreground=inside, background=1 - inside)
 
 
+def queries(batch):
+    """Three of each of two layers."""
+    numbers = torch.Generator().manual_seed(2)
+    return dict(queries=torch.randn(batch, 2, 3, 5, generator=numbers),
+                scores=torch.rand(batch, 2, 3, generator=numbers))
+
+
 def mask(batch):
     return dict(sample_mask=torch.arange(batch) % 2 == 0)
 
@@ -68,6 +75,8 @@ CASES = {
         at_equality=lambda t: (1 - t.abs()).clamp(min=0).square().sum() / len(t)),
     'appearance': Case(lambda s, t: losses.appearance([s], [t]), MAP),
     'attention_error': Case(lambda s, t: losses.attention_error(s, t, tau=0.5), MAP),
+    'attention_guided': Case(
+        losses.attention_guided, MAP, at_equality=lambda t: losses.normalized_distance(t, losses.refined(t))),
     'attention_transfer': Case(losses.attention_transfer, MAP),
     'channel_wise_divergence': Case(
         lambda s, t: losses.channel_wise_divergence(s, t, tau=2.0), MAP),
@@ -95,16 +104,20 @@ CASES = {
         lambda s, t, **rows: losses.masked_generative(
             s, t, generator=torch.nn.Identity(), mask_ratio=0.5, **rows), MAP, noise,
         at_equality=lambda t, noise: (t.square() * (noise > 0.5)).sum() / len(t)),
+    'normalized_distance': Case(losses.normalized_distance, MAP),
     'partial_l2': Case(lambda s, t: losses.partial_l2(s, t, margin=MARGIN), MAP),
     'pearson': Case(losses.pearson, MAP),
     'pearson of vectors': Case(losses.pearson, VECTOR),
     'relational_angle': Case(losses.relational_angle, VECTOR),
     'relational_distance': Case(losses.relational_distance, VECTOR),
     'squared_error': Case(losses.squared_error, MAP),
+    'target_aware': Case(lambda s, t, **rows: losses.target_aware(
+        s, t, **{name: row.transpose(0, 1) for name, row in rows.items()}), MAP, queries),
 }
 # type: (function, options that differ from the defaults, the defaults)
 MODULES = {
     'ActivationBoundary': (losses.activation_boundary, dict(margin=2.0), dict(margin=1.0)),
+    'AttentionGuided': (losses.attention_guided, {}, {}),
     'AttentionTransfer': (losses.attention_transfer, {}, {}),
     'ChannelWiseDivergence': (losses.channel_wise_divergence, dict(tau=2.0), dict(tau=1.0)),
     'DIST': (losses.dist, dict(beta=2.0, gamma=3.0, tau=4.0), {}),
@@ -141,7 +154,7 @@ def test_tables_are_complete():
     public = {name for name in losses.__all__}
     modules = {name for name in public if name[0].isupper()}
     assert modules == set(MODULES)
-    assert public - modules - {'lsh_bias', 'overhaul_margin', 'standardize_logits'} == {
+    assert public - modules - {'lsh_bias', 'overhaul_margin', 'refined', 'standardize_logits'} == {
         name.split()[0] for name in CASES}
 
 
