@@ -6,7 +6,7 @@ from mmfeatdistill.version import __version__
 from mmfeatdistill.zoo.packages import check_requirements, make_stock_configs_resolvable, stock_config
 
 if TYPE_CHECKING:
-    from mmfeatdistill.distillers import FeatureDistiller
+    from mmfeatdistill.distillers import FeatureDistiller, LabelFreeDistiller
     from mmfeatdistill.errors import ConfigError
     from mmfeatdistill.taps.reader import TapReader
     from mmfeatdistill.teacher.teacher import Teacher
@@ -16,12 +16,12 @@ check_requirements()
 make_stock_configs_resolvable()
 make_operators_available()
 
-__all__ = ['ConfigError', 'FeatureDistiller', 'TapReader', 'Teacher', '__version__', 'register_all_modules',
-           'stock_config']
+__all__ = ['ConfigError', 'FeatureDistiller', 'LabelFreeDistiller', 'TapReader', 'Teacher', '__version__',
+           'register_all_modules', 'stock_config']
 
 # Imported on first use: configs and command lines import this package for its registry alone, and should not wait.
-_LAZY = {'ConfigError': 'errors', 'FeatureDistiller': 'distillers', 'TapReader': 'taps.reader',
-         'Teacher': 'teacher.teacher', 'register_all_modules': 'utils'}
+_LAZY = {'ConfigError': 'errors', 'FeatureDistiller': 'distillers', 'LabelFreeDistiller': 'distillers',
+         'TapReader': 'taps.reader', 'Teacher': 'teacher.teacher', 'register_all_modules': 'utils'}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,11 @@ from mmengine.registry import init_default_scope
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import SCOPE, TEACHER_SOURCES
 
+_DISTILLERS = ('FeatureDistiller', 'LabelFreeDistiller')
+
 
 def is_distillation(cfg: Config) -> bool:
-    """Whether the model of a config is a ``FeatureDistiller``, whether or not the config is complete.
+    """Whether the model of a config is a distiller, with labels or without, whether or not the config is complete.
 
     Examples:
         >>> is_distillation(Config(dict(model=dict(type='mmfeatdistill.FeatureDistiller'))))
@@ -20,14 +22,14 @@ def is_distillation(cfg: Config) -> bool:
         False
     """
     kind = _model_type(cfg)
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'FeatureDistiller'
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2] in _DISTILLERS
 
 
 def check_distillation(cfg: Config) -> None:
     """Refuses what is no distillation config.
 
     Raises:
-        ConfigError: Its model is no ``FeatureDistiller``, or one without a student.
+        ConfigError: Its model is no distiller, or one without a student.
     """
     file = cfg.filename or 'the config'
     if not is_distillation(cfg):

@@ -1,5 +1,5 @@
 """What is wrong with a batch that a training step has failed on."""
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional
 
@@ -33,30 +33,33 @@ def num_classes(model: nn.Module) -> Optional[int]:
     return own if isinstance(own, int) else None
 
 
-@contextmanager
-def explain_batch_errors(model: nn.Module, batch: Any) -> Iterator[None]:
-    """Says what is wrong with a batch where a step fails on it; the labels and images of others are not looked at.
+def image_fault(model: nn.Module, batch: Any) -> Optional[str]:
+    """What a batch lacks or has wrongly, whether or not it has labels.
 
     Args:
         model (nn.Module): The network that is trained.
-        batch (dict): ``inputs`` and ``data_samples``, before or after the data preprocessor.
+        batch (dict): ``inputs``, before or after the data preprocessor.
 
-    Raises:
-        BatchError: In place of any error from within, if the batch has one of the faults that :func:`fault` knows.
+    Returns:
+        str: A sentence or two; None where nothing is found.
+
+    Examples:
+        >>> image_fault(nn.Conv2d(3, 8, 1), dict(inputs=[]))
+        'the batch is empty; look at batch_size, the sampler and the filters of the dataset.'
     """
-    try:
-        yield
-    except BatchError:
-        raise
-    except Exception as error:
-        found = fault(model, batch)
-        if found is None:
-            raise
-        raise BatchError(f'train_dataloader: {found} The step failed with {type(error).__name__}: {error}') from error
+    if not isinstance(batch, Mapping) or 'inputs' not in batch:
+        return ("a batch is a dict with 'inputs' and 'data_samples', as the collate functions of the MM libraries make "
+                f'it, got {sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__}.')
+    images = batch['inputs']
+    if not isinstance(images, (Tensor, Sequence)):
+        return None
+    if not len(images):
+        return 'the batch is empty; look at batch_size, the sampler and the filters of the dataset.'
+    return _fault_of_images(model, images) if _is_one_by_one(images) else None
 
 
 def fault(model: nn.Module, batch: Any) -> Optional[str]:
-    """What a batch lacks or has wrongly.
+    """What a labeled batch lacks or has wrongly.
 
     Args:
         model (nn.Module): The network that is trained.
@@ -69,23 +72,43 @@ def fault(model: nn.Module, batch: Any) -> Optional[str]:
         >>> fault(nn.Conv2d(3, 8, 1), dict(inputs=[]))
         'the batch is empty; look at batch_size, the sampler and the filters of the dataset.'
     """
-    if not isinstance(batch, Mapping) or 'inputs' not in batch:
-        return ("a batch is a dict with 'inputs' and 'data_samples', as the collate functions of the MM libraries make "
-                f'it, got {sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__}.')
+    found = image_fault(model, batch)
+    if found is not None:
+        return found
     images, samples = batch['inputs'], batch.get('data_samples')
-    if not isinstance(images, (Tensor, Sequence)):
-        return None
-    if not len(images):
-        return 'the batch is empty; look at batch_size, the sampler and the filters of the dataset.'
-    if not _is_one_per_sample(images, samples):
-        return None  # views, branches or samples in one dict: what is right there only the network knows
-    return _fault_of_images(model, images) or _fault_of_samples(model, len(images), samples)
+    # Views, branches or samples in one dict: what is right there only the network knows.
+    is_common = isinstance(images, (Tensor, Sequence)) and _is_one_by_one(images) and (
+        samples is None or isinstance(samples, Sequence))
+    return _fault_of_samples(model, len(images), samples) if is_common else None
 
 
-def _is_one_per_sample(images: Any, samples: Any) -> bool:
-    """Whether a batch has the common form: images one by one or in one tensor, and data samples in a list."""
-    is_common = isinstance(images, Tensor) or all(isinstance(image, Tensor) and image.dim() == 3 for image in images)
-    return is_common and (samples is None or isinstance(samples, Sequence))
+@contextmanager
+def explain_batch_errors(model: nn.Module, batch: Any,
+                         find: Callable[[nn.Module, Any], Optional[str]] = fault) -> Iterator[None]:
+    """Says what is wrong with a batch where a step fails on it; the labels and images of others are not looked at.
+
+    Args:
+        model (nn.Module): The network that is trained.
+        batch (dict): ``inputs`` and ``data_samples``, before or after the data preprocessor.
+        find (Callable): What looks for faults. Defaults to :func:`fault`.
+
+    Raises:
+        BatchError: In place of any error from within, if the batch has one of the faults that ``find`` knows.
+    """
+    try:
+        yield
+    except BatchError:
+        raise
+    except Exception as error:
+        found = find(model, batch)
+        if found is None:
+            raise
+        raise BatchError(f'train_dataloader: {found} The step failed with {type(error).__name__}: {error}') from error
+
+
+def _is_one_by_one(images: Any) -> bool:
+    """Whether a batch has the common form: images one by one or in one tensor."""
+    return isinstance(images, Tensor) or all(isinstance(image, Tensor) and image.dim() == 3 for image in images)
 
 
 def _fault_of_images(model: nn.Module, images: Any) -> Optional[str]:

@@ -1,6 +1,7 @@
 """A student that mimics one or several teachers while it trains."""
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Optional, Union
 
 import torch
@@ -64,13 +65,13 @@ class FeatureDistiller(BaseModel):
                  objectives: Optional[Mapping[str, Optional[dict]]] = None,
                  data_preprocessor: Union[dict, nn.Module, None] = None, **unknown: Any) -> None:
         if unknown:
-            raise ConfigError(f'model: FeatureDistiller has no {", ".join(map(repr, sorted(unknown)))}; it takes '
+            raise ConfigError(f'model: {type(self).__name__} has no {", ".join(map(repr, sorted(unknown)))}; it takes '
                               "'student', 'teacher' and 'objectives'. What belongs to the student goes into "
                               'model.student. What loads a trained student, such as mmseg.apis.init_model, takes '
                               'its own config: <config>_student.py in the work directory.')
         super().__init__()
         MODELS.import_from_location()  # a config that names classes, not strings, has looked nothing up yet
-        worn = build_student(student, data_preprocessor)
+        worn = self._build_student(student, data_preprocessor)
         check_overrides(worn, type(self))
         # Not registered as a child: its children become this module's own.
         self.__dict__.update(student=worn, _checked=set(), teachers=[], reader=None)
@@ -79,7 +80,7 @@ class FeatureDistiller(BaseModel):
         with torch.random.fork_rng(devices=[]):
             built = build_objectives(objectives)
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
-            prepare_objectives(built, self._attach, self.teachers)
+            self._prepare(built)
             self.add_module(ADDED, _Objectives(built))
 
     # What distillation adds runs as it is; torch.compile goes on to the student.
@@ -99,12 +100,12 @@ class FeatureDistiller(BaseModel):
         """
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode, **kwargs)
-        with explain_batch_errors(self.student, dict(inputs=inputs, data_samples=data_samples)):
+        with self._explained(dict(inputs=inputs, data_samples=data_samples)):
             return self._losses(inputs, data_samples, **kwargs)
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
         """A training step as any model makes it; says what is wrong with a batch on which it fails."""
-        with explain_batch_errors(self.student, data):
+        with self._explained(data):
             return super().train_step(data, optim_wrapper)
 
     def _losses(self, inputs: Tensor, data_samples: Optional[list], **kwargs: Any) -> dict[str, Any]:
@@ -114,12 +115,21 @@ class FeatureDistiller(BaseModel):
             losses = self.student(inputs, data_samples, mode='loss', **kwargs)
         else:
             started = self._start_teachers(active, inputs, data_samples)
-            features, losses = self.reader.read(
-                lambda: self.student(inputs, data_samples, mode='loss', **kwargs), size=inputs.shape[-2:])
+            features, losses = self._read_student(inputs, data_samples, **kwargs)
             self._add_losses(losses, active, TappedPass(features, self.reader, inputs, data_samples), started)
         if len(active) < len(self.objectives) and get_world_size() > 1:
             self._keep_idle_parameters(losses)
         return losses
+
+    def _read_student(self, inputs: Tensor, data_samples: Optional[list],
+                      **kwargs: Any) -> tuple[Features, dict[str, Any]]:
+        """The tapped features of a training step, and the student's own losses."""
+        return self.reader.read(
+            lambda: self.student(inputs, data_samples, mode='loss', **kwargs), size=inputs.shape[-2:])
+
+    def _explained(self, batch: Any) -> AbstractContextManager:
+        """Says what is wrong with a batch on which a step fails."""
+        return explain_batch_errors(self.student, batch)
 
     def images_wanted(self) -> dict[str, float]:
         """How many training images objectives have to see before the first iteration, by name; none that needs none."""
@@ -267,6 +277,15 @@ class FeatureDistiller(BaseModel):
         readings = {index: self.teachers[index].finish(reading) for index, reading in started.items()}
         return {name: [readings[index] for index in objective.teachers_read(len(self.teachers))]
                 for name, objective in objectives.items()}
+
+    def _build_student(self, student: Union[dict, BaseModel, None],
+                       data_preprocessor: Union[dict, nn.Module, None]) -> BaseModel:
+        """The student that this distiller wears."""
+        return build_student(student, data_preprocessor)
+
+    def _prepare(self, objectives: Mapping[str, Objective]) -> None:
+        """Prepares the objectives; student and teachers are there."""
+        prepare_objectives(objectives, self._attach, self.teachers)
 
     def _attach(self, taps: Sequence[str]) -> TappedPass:
         """Sets what is read of the student, and finds its shapes (see :meth:`Teacher.attach`)."""

@@ -5,7 +5,7 @@ from functools import partial
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.taps.reader import TappedPass
-from mmfeatdistill.taps.training_run import TapDiffersInTraining, check_training
+from mmfeatdistill.taps.training_run import Passes, TapDiffersInTraining, check_training, labeled_passes
 from mmfeatdistill.teacher.teacher import Teacher
 
 Attach = Callable[[Sequence[str]], TappedPass]
@@ -13,13 +13,14 @@ Attach = Callable[[Sequence[str]], TappedPass]
 
 
 def prepare_objectives(objectives: Mapping[str, Objective], attach_student: Attach,
-                       teachers: Sequence[Teacher]) -> None:
+                       teachers: Sequence[Teacher], passes: Passes = labeled_passes) -> None:
     """Resolves all taps by one dry run of each network, and builds what depends on shapes.
 
     Args:
         objectives (Mapping[str, Objective]): By name.
         attach_student (Callable): See :data:`Attach`.
         teachers (Sequence[Teacher]): What the objectives may read; each is set to read what they do.
+        passes (Callable): How a training step runs the student. Defaults to that with labels.
 
     Raises:
         ConfigError: A tap cannot be read, features cannot be matched, or no objective reads a teacher.
@@ -29,7 +30,7 @@ def prepare_objectives(objectives: Mapping[str, Objective], attach_student: Atta
         with config_key(f'model.objectives.{name}'):
             read[name] = objective.teachers_read(len(teachers))
     features = _dry_run(attach_student, {name: objective.student_taps for name, objective in objectives.items()})
-    _check_training(features, objectives)
+    _check_training(features, objectives, passes)
     targets = []
     for index, teacher in enumerate(teachers):
         owner = 'teacher' if len(teachers) == 1 else f'teacher[{index}]'
@@ -47,11 +48,11 @@ def prepare_objectives(objectives: Mapping[str, Objective], attach_student: Atta
         teacher.accelerate(targets[index], running)
 
 
-def _check_training(student: TappedPass, objectives: Mapping[str, Objective]) -> None:
+def _check_training(student: TappedPass, objectives: Mapping[str, Objective], passes: Passes) -> None:
     """Compares what the student gives in training with the dry run; an error names the objective that it concerns."""
     taps = {text: name for name, objective in objectives.items() for text in objective.compared_taps}
     try:
-        check_training(student, taps)
+        check_training(student, taps, passes)
     except TapDiffersInTraining as error:
         raise ConfigError(f'model.objectives.{taps[error.tap]}.taps: {error}') from None
     for name, objective in objectives.items():

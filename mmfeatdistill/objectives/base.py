@@ -103,6 +103,7 @@ class Objective(BaseModule):
         factors (dict[str, float]): Factors of single losses by name, set by a schedule; 1 where there is none.
         balance (float): One more factor of all losses, by which a hook holds the share of this objective in a band.
         runs_teacher (bool): Whether it runs modules of the teacher itself, beyond reading taps.
+        needs_labels (bool): Whether it looks at the labels of a batch, or at what a head draws by them.
 
     Raises:
         TypeError: ``taps`` is no list, or an entry of it is an invalid tap.
@@ -110,6 +111,7 @@ class Objective(BaseModule):
     """
 
     runs_teacher = False
+    needs_labels = False
 
     def __init__(self, taps: Taps, teacher: Optional[int] = None) -> None:
         super().__init__()

@@ -41,6 +41,8 @@ class Decoupled(Objective):
         ValueError: ``taps`` is empty or does not follow the grammar.
     """
 
+    needs_labels = True
+
     def __init__(self, taps: Taps, alpha: float = 1.0, beta: float = 8.0, tau: float = 4.0,
                  loss_weight: float = 1.0, teacher: Optional[int] = None, standardize: bool = False) -> None:
         super().__init__(taps, teacher)

@@ -49,6 +49,7 @@ class FCFDBoxHead(Objective):
     """
 
     runs_teacher = True
+    needs_labels = True
 
     def __init__(self, taps: Taps, tau: float = 1.0, appearance_weight: float = 1.0,
                  class_weight: float = 1.0, box_weight: float = 1.0, teacher: Optional[int] = None) -> None:

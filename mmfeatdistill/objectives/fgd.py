@@ -69,6 +69,8 @@ class FGD(Objective):
         ['loss_attention', 'loss_background', 'loss_foreground', 'loss_global']
     """
 
+    needs_labels = True
+
     def __init__(self, taps: Taps, tau: float = 0.5, foreground_weight: float = 5e-5, background_weight: float = 2.5e-5,
                  attention_weight: float = 5e-5, global_weight: float = 5e-7,
                  boxes_in: Literal['batch', 'image'] = 'batch', teacher: Optional[int] = None) -> None:

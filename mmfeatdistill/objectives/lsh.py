@@ -100,6 +100,7 @@ class LSH(NeedsStatistics, Objective):
         self._connector = connector
         self._max_samples, self._seed = max_samples, seed
         self._classifiers = [self._classifier_at(pair) for pair in self.taps] if only_correct else []
+        self.needs_labels = only_correct
 
     @property
     def teacher_taps(self) -> list[str]:

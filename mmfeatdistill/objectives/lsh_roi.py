@@ -54,6 +54,8 @@ class LSHRoI(LSH):
         super().__init__([_BOX_FEATURE], hashes, kind, with_l2, 'zero', std, loss_weight=loss_weight,
                          connector=connector, seed=seed, teacher=teacher)
 
+        self.needs_labels = True
+
     @property
     def student_taps(self) -> list[str]:
         """The box feature, and the proposals."""

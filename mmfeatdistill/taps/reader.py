@@ -203,6 +203,7 @@ class TapReader:
         self._check_numbers(tapped)
         return self._finish(tapped, size), output
 
+    @uncompiled(recursive=False)
     def read_until_complete(self, run: Callable[[], Any], wanted: Optional[Collection[str]] = None,
                             size: Optional[Sequence[int]] = None) -> Features:
         """Like :meth:`read`, but ends the pass at the last tap: nothing after it runs.

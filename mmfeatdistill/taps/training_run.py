@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmfeatdistill.taps.dry_run import Entry, run_entry
 from mmfeatdistill.taps.dummy_batch import has_masks, labeled_sample, library_of, unlabeled_sample
 from mmfeatdistill.taps.isolation import eval_isolated, training_isolated
 from mmfeatdistill.taps.layout import Layout, to_map
@@ -20,6 +21,9 @@ _IMAGES = 2
 
 _REGIONS = 8
 """That a head samples of an image."""
+
+Passes = Callable[[nn.Module, Tensor], Sequence[Callable[[], Any]]]
+"""Of a network and the image of the dry run: the ways in which a training step may run it, of which one works."""
 
 
 class TapDiffersInTraining(ValueError):
@@ -34,23 +38,62 @@ class TapDiffersInTraining(ValueError):
         self.tap = tap
 
 
-def check_training(tapped: TappedPass, taps: Collection[str]) -> None:
+def labeled_passes(model: nn.Module, inputs: Tensor) -> list[Callable[[], Any]]:
+    """How a training step with labels runs a network: with made-up ones.
+
+    Args:
+        model (nn.Module): An MM model.
+        inputs (Tensor): The image of the dry run.
+
+    Returns:
+        list[Callable[[], Any]]: With and without masks: most heads of masks fail without, and some of boxes with them.
+
+    Raises:
+        LookupError: No labels are known for the model.
+    """
+    library = library_of(model)
+    if library is None:
+        raise LookupError(f'no labels are known for {type(model).__name__}')
+
+    def run(with_masks: bool) -> Any:
+        batch, samples = _labeled(inputs, library, with_masks)
+        return model(batch, samples, mode='loss')
+    return [partial(run, masks) for masks in sorted((False, True), key=lambda masks: masks != has_masks(model))]
+
+
+def unlabeled_passes(model: nn.Module, inputs: Tensor, entry: Entry) -> list[Callable[[], Any]]:
+    """How a training step without labels runs a network: through one of its entries.
+
+    Args:
+        model (nn.Module): An MM model.
+        inputs (Tensor): The image of the dry run.
+        entry (str): See :func:`mmfeatdistill.taps.dry_run.run_entry`.
+
+    Returns:
+        list[Callable[[], Any]]: One.
+    """
+    samples = [unlabeled_sample(*inputs.shape[-2:]) for _ in range(_IMAGES)]
+    return [partial(run_entry, model, entry, inputs.repeat(_IMAGES, 1, 1, 1), samples)]
+
+
+def check_training(tapped: TappedPass, taps: Collection[str], passes: Passes = labeled_passes) -> None:
     """Compares what taps give in training with the dry run (see :func:`compare_training`).
 
     Args:
         tapped (TappedPass): The dry run; its reader learns how taps run in training.
         taps (Collection[str]): Those that are matched image by image.
+        passes (Callable): How a training step runs the network. Defaults to :func:`labeled_passes`.
 
     Raises:
         TapDiffersInTraining: A tap gives something else in training; names taps that give the same, which were tried.
     """
-    text, difference = next(iter(compare_training(tapped, taps).items()), (None, ''))
+    text, difference = next(iter(compare_training(tapped, taps, passes).items()), (None, ''))
     if text is not None:
-        raise TapDiffersInTraining(text, f'{text!r} {difference}{_advice(tapped, text)}')
+        raise TapDiffersInTraining(text, f'{text!r} {difference}{_advice(tapped, text, passes)}')
 
 
-def compare_training(tapped: TappedPass, taps: Collection[str]) -> dict[str, str]:
-    """Runs a network once as in training, with made-up labels, and compares its taps with those of the dry run.
+def compare_training(tapped: TappedPass, taps: Collection[str], passes: Passes = labeled_passes) -> dict[str, str]:
+    """Runs a network once as in training, and compares its taps with those of the dry run.
 
     The pass is isolated (see :func:`mmfeatdistill.taps.isolation.training_isolated`), so a tap that names the same
     tensor in both has the same values. Where it gives more tensors in training, it is bound to those that it gave in
@@ -60,18 +103,15 @@ def compare_training(tapped: TappedPass, taps: Collection[str]) -> dict[str, str
     Args:
         tapped (TappedPass): The dry run; its reader learns how taps run in training.
         taps (Collection[str]): Those that are matched image by image.
+        passes (Callable): How a training step runs the network. Defaults to :func:`labeled_passes`.
 
     Returns:
         dict[str, str]: What is different, by tap; taps that give the same are not in it. A tap that no gradient can
             leave is different.
     """
     reader, size = tapped.reader, tapped.inputs.shape[-2:]
-    library = library_of(reader.model)
-    if library is None:
-        _log_not_run(reader, f'no labels are known for {type(reader.model).__name__}')
-        return {}
     try:
-        trained = _run(reader, tapped.inputs, library)
+        trained = _run(reader, passes(reader.model, tapped.inputs))
     except Exception as error:  # noqa: BLE001 - whatever a model or its losses cannot do with made-up labels
         _log_not_run(reader, f'{type(error).__name__}: {error}')
         return {}
@@ -130,21 +170,23 @@ def _as_map(tensor: Tensor, layout: Layout, size: Sequence[int]) -> Optional[Ten
         return None
 
 
-def _run(reader: TapReader, inputs: Tensor, library: str) -> Features:
-    def run(with_masks: bool) -> Features:
-        batch, samples = _labeled(inputs, library, with_masks)
-        # With gradients, as parts that are to be run again in the backward pass are then found to have none.
-        with training_isolated(reader.model), torch.enable_grad(), _few_regions(reader.model):
-            given = reader.probe_places(lambda: reader.model(batch, samples, mode='loss'))
-        return {tap.text: [tensor.detach() for tensor in tensors] for tap, tensors in zip(reader.taps, given)}
-    masks = has_masks(reader.model)
-    try:
-        given = run(with_masks=masks)
-        if reader.failure is None:
-            return given
-    except Exception:  # noqa: BLE001 - most heads of masks fail without, and some of boxes with them
-        pass
-    return run(with_masks=not masks)
+def _run(reader: TapReader, runs: Sequence[Callable[[], Any]]) -> Features:
+    *others, last = (partial(_features, reader, run) for run in runs)
+    for features in others:
+        try:
+            given = features()
+            if reader.failure is None:
+                return given
+        except Exception:  # noqa: BLE001 - the next way may work
+            pass
+    return last()
+
+
+def _features(reader: TapReader, run: Callable[[], Any]) -> Features:
+    # With gradients, as parts that are to be run again in the backward pass are then found to have none.
+    with training_isolated(reader.model), torch.enable_grad(), _few_regions(reader.model):
+        given = reader.probe_places(run)
+    return {tap.text: [tensor.detach() for tensor in tensors] for tap, tensors in zip(reader.taps, given)}
 
 
 def _same_tensors(wanted: Sequence[Tensor], given: Sequence[Tensor],
@@ -189,7 +231,7 @@ def _difference(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> str:
     return 'gives other values when the network trains than when it predicts, as a teacher does'
 
 
-def _advice(tapped: TappedPass, text: str) -> str:
+def _advice(tapped: TappedPass, text: str, passes: Passes) -> str:
     """Taps near by that give the same in both passes: every one was tried."""
     model = tapped.model
     tap = Tap.parse(text)
@@ -198,7 +240,7 @@ def _advice(tapped: TappedPass, text: str) -> str:
     # Inside the module first, then around it, then elsewhere in the same part, the outer modules before the inner.
     near = sorted(names, key=lambda name: (not name.startswith(f'{path}.'), -len(name) * path.startswith(f'{name}.'),
                                            name.partition('.')[0] != part, name.count('.')))
-    evaluated, trained = _survey(model, names, tapped.inputs)
+    evaluated, trained = _survey(model, names, tapped.inputs, passes)
     agreeing = []
     if tap.items == slice(None):
         pairs = [(evaluated.get(path, []), trained.get(path, []), index) for index in (-1, 0)]
@@ -217,18 +259,17 @@ def _is_feature(tensors: Sequence[Tensor]) -> bool:
                                  for tensor in tensors)
 
 
-def _survey(model: nn.Module, names: Sequence[str],
-            inputs: Tensor) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
+def _survey(model: nn.Module, names: Sequence[str], inputs: Tensor,
+            passes: Passes) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
     """What every module gives in its last call, when the network predicts and when it trains."""
     reader = TapReader(model, names, owner='model')
     sample = [unlabeled_sample(*inputs.shape[-2:])]
     with eval_isolated(model):
         evaluated, _ = reader.survey(lambda: model(inputs, sample, mode='tensor'))
     trained: dict[str, tuple[list[Tensor], int]] = {}
-    for with_masks in sorted((False, True), key=lambda masks: masks != has_masks(model)):
-        batch, samples = _labeled(inputs, library_of(model) or '', with_masks)
+    for run in passes(model, inputs):
         with training_isolated(model), torch.enable_grad():
-            trained, failure = reader.survey(partial(model, batch, samples, mode='loss'))
+            trained, failure = reader.survey(run)
         if failure is None:
             break
     return ({name: tensors for name, (tensors, _) in evaluated.items()},
@@ -245,5 +286,5 @@ def _labeled(inputs: Tensor, library: str, with_masks: bool) -> tuple[Tensor, li
 
 def _log_not_run(reader: TapReader, reason: str) -> None:
     print_log(f'{reader.owner}: what it gives in training could not be compared with what it gives otherwise, as it '
-              f'does not train on made-up labels ({reason:.300}); the number of features is compared in every step.',
+              f'does not train on a made-up batch ({reason:.300}); the number of features is compared in every step.',
               logger='current', level=logging.DEBUG)

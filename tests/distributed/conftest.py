@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 import torch
 
+from tests.distributed.label_free import of_a_rank as of_label_free
 from tests.distributed.methods import OTHERS, WITH_EVERY_PART
 from tests.distributed.pair import Pair
 from tests.distributed.steps import build, of_a_rank
@@ -24,7 +25,8 @@ def teacher_weights(tmp_path_factory):
 def pair(digits, teacher_weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp('pair')
     training = partial(resumed_once, digits, teacher_weights, folder / 'training')
-    started = Pair({'training': training} | {path: partial(of_a_rank, path) for path in WITH_EVERY_PART}, folder)
+    steps = {path: partial(of_a_rank, path) for path in WITH_EVERY_PART}
+    started = Pair({'training': training, 'label_free': of_label_free} | steps, folder)
     yield started
     started.close()
 
