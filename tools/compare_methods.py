@@ -4,6 +4,9 @@ It can be killed at any time; started again it goes on, also with more configs o
 folder given by --out, with the tables in benchmark.md, benchmark.csv and benchmark.json, and a picture of each table
 next to the page. Where there are GPUs, each runs one training at a time. With --slurm nothing is run: a script is
 printed that submits each training that is not finished as a job; afterwards --report-only makes the tables.
+
+With --methods, STUDENT TEACHER are given in place of configs, as for tools/distill.py, and each of these methods is
+planned as that command would do.
 """
 import argparse
 import json
@@ -12,14 +15,18 @@ import os.path as osp
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
+from functools import partial
 from glob import glob
 from typing import Any, Optional
+
+from mmengine.config import Config
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.distill_config import is_distillation
 from mmfeatdistill.engine.command_line import add_cfg_options, at_least
-from mmfeatdistill.errors import config_key
+from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.experiments.comparison import Comparison, compare
 from mmfeatdistill.experiments.comparison_figure import comparison_figure
 from mmfeatdistill.experiments.experiment import Experiment
@@ -29,6 +36,9 @@ from mmfeatdistill.experiments.report_formats import csv_text, json_text, markdo
 from mmfeatdistill.experiments.scheduler import ExperimentsFailed, default_jobs, run_experiments, with_needs
 from mmfeatdistill.experiments.slurm import submission_script
 from mmfeatdistill.experiments.step_timing import time_steps
+from mmfeatdistill.planning.pair import load_configs
+from mmfeatdistill.planning.plan import all_fits, places, plan
+from mmfeatdistill.planning.wishes import Wishes
 from mmfeatdistill.zoo.configs import load_config
 from mmfeatdistill.zoo.packages import versions
 
@@ -44,7 +54,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parse(arguments)
-    comparisons = compare(distillations(args.configs), args.seeds, args.out, args.cfg_options)
+    configs = distillations(args.configs) if args.methods is None else planned(args)
+    comparisons = compare(configs, args.seeds, args.out, args.cfg_options)
     check_metrics(comparisons)
     failures: list[str] = []
     if args.slurm:
@@ -70,6 +81,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('configs', nargs='+', help='distillation configs, or patterns of such; others are skipped')
+    parser.add_argument('--methods', nargs='+', metavar='METHOD', help="with STUDENT TEACHER as configs: names as "
+                        "tools/distill.py --list-methods has them, or 'all' that fit; their configs go to --out")
+    parser.add_argument('--teacher-checkpoint', metavar='FILE', help='with --methods, the weights by which losses are '
+                        'measured (default: as tools/distill.py finds them)')
     parser.add_argument('--seeds', type=at_least(0), nargs='+', default=[1, 2, 3], help='default: 1 2 3')
     parser.add_argument('--out', default='work_dirs/benchmark', help='folder of all results (default: %(default)s)')
     parser.add_argument('--jobs', type=at_least(1), default=default_jobs(),
@@ -86,6 +101,39 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                       help='run the training of this folder of --out and no other, without a report')
     add_cfg_options(parser, 'override settings of all configs, teachers included')
     return parser.parse_args(arguments)
+
+
+def planned(args: argparse.Namespace) -> list[str]:
+    """The configs of --methods; those that a killed command has written are left as they are."""
+    if len(args.configs) != 2:
+        raise SystemExit(f'--methods: expected STUDENT TEACHER in place of configs, got {len(args.configs)} names.')
+    wishes = Wishes(*args.configs, checkpoint=args.teacher_checkpoint, images=0, cfg_options=args.cfg_options)
+    files = []
+    try:
+        configs = load_configs(wishes)
+        for name in args.methods if args.methods != ['all'] else fitting(wishes, configs):
+            wanted = replace(wishes, method=name)
+            wanted = replace(wanted, out=osp.join(args.out, 'configs', osp.basename(places(wanted, *configs)[0])))
+            files.append(str(wanted.out))
+            if not osp.isfile(files[-1]):
+                atomic_write(files[-1], plan(wanted, configs, partial(say, name)).files[files[-1]])
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+    return files
+
+
+def fitting(wishes: Wishes, configs: tuple[Config, Config]) -> list[str]:
+    """The methods that fit a pair; says of the others why they do not."""
+    fits = all_fits(replace(wishes, checkpoint='none', dry_run=True), configs, partial(say, 'pair'))
+    for fit in fits:
+        if not fit.objectives:
+            say(fit.method.name, 'left out', fit.reason)
+    return [fit.method.name for fit in fits if fit.objectives]
+
+
+def say(name: str, subject: str, decision: str) -> None:
+    """Prints a decision about a method."""
+    print(f'{name}: {subject}: {decision}', flush=True)
 
 
 def distillations(patterns: Sequence[str]) -> list[str]:

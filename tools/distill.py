@@ -137,7 +137,8 @@ def read_wishes(args: argparse.Namespace) -> Wishes:
 def check_training(args: argparse.Namespace) -> None:
     """Says what this machine cannot train before anything is planned."""
     try:
-        configure_training(argparse.Namespace(**vars(args), config=args.student, check_teacher=None))
+        configure_training(argparse.Namespace(**dict(
+            vars(args), config=args.student, check_teacher=None, student_alone=None)))
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

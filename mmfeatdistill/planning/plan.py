@@ -117,7 +117,7 @@ def places(wishes: Wishes, student: Config, teacher: Config) -> tuple[str, str]:
     method = osp.splitext(osp.basename(wishes.method))[0].replace('_', '-')
     data = '' if wishes.data is None else f'_{osp.basename(osp.abspath(wishes.data.root))}'
     own = config_stem(student) + data
-    out = wishes.out or osp.join('configs', 'my', f'{method}_{own}_from-{config_stem(teacher)}.py')
+    out = wishes.out or osp.join('configs', 'my', f'{method}_{own}_from-{config_stem(teacher).replace("_", "-")}.py')
     return out, osp.join(osp.dirname(out), f'{own}.py')
 
 

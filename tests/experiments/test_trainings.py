@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.experiments.generations import plan_generations
+from mmfeatdistill.zoo.configs import build_model
 from tests.conftest import load_script
 from tests.helpers.runs import CONFIGS, DISTILLED, STUDENTS
 
@@ -76,6 +77,27 @@ def test_jobs_of_a_cluster_train_what_one_machine_would(in_digits, tmp_path, cap
     report = (tmp_path / 'out' / 'benchmark.md').read_text()
     assert re.search(r'\| channel-mlp \| [\d.]+ \| .*too few seeds( \| [\d.]+){6} \|', report)
     assert 'trainings side by side: not recorded' in report
+
+
+@pytest.mark.slow
+def test_methods_are_planned_for_a_pair(in_digits, tmp_path, capsys):
+    teacher = str(CONFIGS / 'digits' / 'resnet18-w32_digits.py')
+    torch.save(dict(state_dict=build_model(Config.fromfile(teacher)).state_dict()), 'teacher.pth')
+    arguments = [STUDENT, teacher, '--teacher-checkpoint', 'teacher.pth', '--seeds', '1', '--out',
+                 str(tmp_path / 'out'), '--time', '0']
+    assert benchmark(*arguments, '--methods', 'dkd', 'kd') == 0
+    report = (tmp_path / 'out' / 'benchmark.md').read_text()
+    assert '## resnet18-w8_digits: accuracy/top1' in report
+    assert all(re.search(rf'^\| {name} from resnet18-w32-digits \| [\d.]+ \|', report, re.MULTILINE)
+               for name in ('dkd', 'kd')), report
+    planned = {file: file.stat().st_mtime_ns for file in (tmp_path / 'out' / 'configs').iterdir()}
+    capsys.readouterr()
+    assert benchmark(*arguments, '--methods', 'kd', 'dkd', '--report-only') == 0
+    assert planned == {file: file.stat().st_mtime_ns for file in planned} and len(planned) == 2
+    with pytest.raises(SystemExit, match="--method: there is no 'chanel_mlp'. Did you mean 'channel_mlp'"):
+        benchmark(*arguments, '--methods', 'chanel_mlp')
+    with pytest.raises(SystemExit, match='--methods: expected STUDENT TEACHER in place of configs, got 1 names'):
+        benchmark(STUDENT, '--methods', 'all')
 
 
 def test_nothing_is_trained_without_a_metric_to_compare(in_digits, tmp_path):

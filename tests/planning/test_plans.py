@@ -106,7 +106,7 @@ def test_what_is_written_trains(distill, task, names):
     said = distill.dry(*names, *FAST)
     assert f', {task}, ' in said and 'weight:  0.25, as given' in said and 'weights: none, so it is random' in said
     written, = distill.folder.joinpath('configs', 'my').iterdir()
-    assert written.name == f'channel-mlp_{Path(names[0]).stem}_from-{Path(names[1]).stem}.py'
+    assert written.name == f'channel-mlp_{Path(names[0]).stem}_from-{Path(names[1]).stem.replace("_", "-")}.py'
     text = written.read_text()
     assert 'Written by tools/distill.py' in ' '.join(text.replace('#', '').split())
     assert 8 <= len(text.splitlines()) <= 18
