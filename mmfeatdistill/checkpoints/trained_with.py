@@ -105,7 +105,8 @@ def _holds_unknown(value: Any) -> bool:
 def _default(network: Any, name: str) -> Any:
     """What a network takes where its config does not say it."""
     for cls in type(network).__mro__ if isinstance(network, nn.Module) else ():
-        parameter = inspect.signature(cls.__init__).parameters.get(name) if '__init__' in vars(cls) else None
+        own = vars(cls).get('__init__')
+        parameter = inspect.signature(own).parameters.get(name) if own is not None else None
         if parameter is not None:
             return _UNKNOWN if parameter.default is parameter.empty else parameter.default
     return _UNKNOWN

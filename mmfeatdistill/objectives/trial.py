@@ -88,8 +88,8 @@ def check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPas
             f"{key}: the student's {pair.student.tap!r} and the teacher's {pair.teacher.tap!r} are what they predict, "
             f'with {own} and {target} channels: other classes, or boxes in another encoding, which no connector brings '
             'together. Match features, such as those of the neck.')
-    heads = [head_of(tapped.model, Tap.parse(side.tap).place.path) for tapped, side in sides]
-    if own == target and (reason := different_outputs(*heads, own, are_outputs)) is not None:
+    head, other = (head_of(tapped.model, Tap.parse(side.tap).place.path) for tapped, side in sides)
+    if own == target and (reason := different_outputs(head, other, own, are_outputs)) is not None:
         raise ConfigError(f"{key}: the student's {pair.student.tap!r} and the teacher's {pair.teacher.tap!r} are what "
                           f'they predict {reason}. Match features, such as those of the neck.')
 

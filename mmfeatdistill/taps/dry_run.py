@@ -219,7 +219,8 @@ def _without_last_extra(model: nn.Module, reader: TapReader, entry: Entry, input
     for image, corner in zip(images, (slice(None, side), slice(-side, None))):
         patch = image[:, corner, corner]
         patch.copy_(torch.where(torch.rand(patch.shape, generator=torch.Generator().manual_seed(0)) < 0.5, -2.0, 2.0))
-    _, data_samples = _dummy_batch(model, inputs.shape[1], *inputs.shape[-2:], count=2)
+    channels, height, width = inputs.shape[1:]
+    _, data_samples = _dummy_batch(model, channels, height, width, count=2)
     try:
         with eval_isolated(model):
             changed = reader.read_until_complete(_runner(model, entry, images, data_samples))
