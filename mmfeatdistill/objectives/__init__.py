@@ -11,6 +11,7 @@ from mmfeatdistill.objectives.lsh import LSH
 from mmfeatdistill.objectives.lsh_roi import LSHRoI
 from mmfeatdistill.objectives.ofd import OFD
 from mmfeatdistill.objectives.review_kd import ReviewKD
+from mmfeatdistill.objectives.shared_queries import SharedQueries
 
 __all__ = ['CrossHead', 'Decoupled', 'FCFD', 'FCFDBoxHead', 'FGD', 'FT', 'FeatureMatch', 'LSH', 'LSHRoI', 'OFD',
-           'Objective', 'ReviewKD', 'TapPair']
+           'Objective', 'ReviewKD', 'SharedQueries', 'TapPair']

@@ -172,7 +172,7 @@ def test_what_is_run():
     model = crossed('gfl')
     mentor = model.teachers[0].model
     calls = [count_calls(module) for module in (
-        mentor.backbone.conv1, mentor.bbox_head.cls_convs[0], mentor.bbox_head.cls_convs[2], mentor.bbox_head.cls_convs[3], mentor.bbox_head.gfl_reg,
+        mentor.backbone.conv1, *(mentor.bbox_head.cls_convs[i] for i in (0, 2, 3)), mentor.bbox_head.gfl_reg,
         model.student.bbox_head.cls_convs[3])]
     losses_of(model, detection_batch())
     assert [len(of_module) for of_module in calls] == [1, 5, 5, 10, 10, 5]
