@@ -24,6 +24,12 @@ from mmfeatdistill.losses.lsh import lsh, lsh_bias
 from mmfeatdistill.losses.masked_generative import masked_generative
 from mmfeatdistill.losses.overhaul import overhaul_margin, partial_l2
 from mmfeatdistill.losses.pearson import Pearson, pearson
+from mmfeatdistill.losses.predictions import (
+    binary_divergence,
+    box_distance,
+    distribution_divergence,
+    quality_focal,
+)
 from mmfeatdistill.losses.relational_angle import RelationalAngle, relational_angle
 from mmfeatdistill.losses.relational_distance import RelationalDistance, relational_distance
 from mmfeatdistill.losses.squared_error import SquaredError, squared_error
@@ -34,7 +40,8 @@ __all__ = [
     'HierarchicalContext', 'InstanceNormError', 'KLDivergence', 'Pearson', 'RelationalAngle', 'RelationalDistance',
     'SquaredError',
     'activation_boundary', 'appearance', 'attention_error', 'attention_guided', 'attention_transfer',
-    'channel_wise_divergence', 'decoupled', 'dist', 'factor_transfer', 'focal', 'global_relation',
-    'hierarchical_context', 'instance_norm_error', 'kl_divergence', 'lsh', 'lsh_bias', 'masked_generative',
-    'normalized_distance', 'overhaul_margin', 'partial_l2', 'pearson', 'refined', 'relational_angle',
-    'relational_distance', 'squared_error', 'standardize_logits', 'target_aware']
+    'binary_divergence', 'box_distance', 'channel_wise_divergence', 'decoupled', 'dist', 'distribution_divergence',
+    'factor_transfer', 'focal', 'global_relation', 'hierarchical_context', 'instance_norm_error', 'kl_divergence',
+    'lsh', 'lsh_bias', 'masked_generative', 'normalized_distance', 'overhaul_margin', 'partial_l2', 'pearson',
+    'quality_focal', 'refined', 'relational_angle', 'relational_distance', 'squared_error', 'standardize_logits',
+    'target_aware']

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -66,6 +66,25 @@ def keep_in_graph(parameters: Iterable[Tensor]) -> Tensor:
     # Sums of nothing: zero whatever the parameter is, and with a gradient of zeros.
     sums = [parameter.flatten()[:0].sum() for parameter in parameters] if get_world_size() > 1 else []
     return torch.stack(sums).sum() if sums else torch.zeros(())
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """What a sum is divided by, as the heads of mmdet divide: so that all processes make the mean of one large batch.
+
+    Args:
+        values (Tensor): Of this process, without gradient; every process has to come here in every step.
+
+    Returns:
+        Tensor: The means.
+
+    Examples:
+        >>> mean_over_processes(torch.tensor([2.0, 3.0]))  # one process
+        tensor([2., 3.])
+    """
+    if get_world_size() > 1:
+        values = values.clone()
+        all_reduce(values, 'mean')
+    return values
 
 
 def only_teacher(teachers: Sequence[TappedPass], key: str) -> TappedPass:

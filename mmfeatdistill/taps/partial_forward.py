@@ -1,6 +1,6 @@
 """Running the later part of a network from a given feature, without running the earlier part."""
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -63,12 +63,8 @@ class Tail:
         stand_ins: dict[str, nn.Module] = {path: _PassThrough(model.get_submodule(path), count)
                                            for path, count in self._earlier.items()}
         stand_ins[self.stage] = _Constant(self._activated(model, feature))
-        own = {path: _put(model, path, stand_in) for path, stand_in in stand_ins.items()}
-        try:
+        with _replaced(model, stand_ins):
             yield
-        finally:
-            for path, module in own.items():
-                _put(model, path, module)
 
     def _activated(self, model: nn.Module, feature: Tensor) -> Tensor:
         if self._activation is None:
@@ -143,6 +139,40 @@ class StageChain:
         return [*self.stages[stage + 1:], self.output]
 
 
+@contextmanager
+def handing_over(model: nn.Module, given: Mapping[str, Sequence[Tensor]]) -> Iterator[None]:
+    """Lets towers of convolutions continue from given features, as those of heads that run level by level.
+
+    A module that has features gives them, one a call, in place of what it computes; those in front of it in the same
+    list hand on what they are given. The network is as it was afterwards.
+
+    Args:
+        model (nn.Module): A network, or a part of it.
+        given (Mapping[str, Sequence[Tensor]]): By the path of a module inside a list, what it gives in a pass.
+
+    Raises:
+        ValueError: A module stands in no list, or runs more often or less often than it has features.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.ReLU())
+        >>> with handing_over(model, {'1': [torch.full((1, 4, 1, 1), 2.0)]}):
+        ...     model(torch.zeros(1, 3, 1, 1)).flatten()
+        tensor([2., 2., 2., 2.])
+    """
+    stand_ins: dict[str, nn.Module] = {}
+    for path in given:
+        tower, _, name = path.rpartition('.')
+        if not isinstance(model.get_submodule(tower), (nn.ModuleList, nn.Sequential)):
+            raise ValueError(f'{path!r} is no part of a list of modules, so what runs before it is not known; name one '
+                             "convolution of a tower, as in 'bbox_head.cls_convs.2:each'.")
+        stand_ins.update({f'{tower}.{index}'.lstrip('.'): nn.Identity() for index in range(int(name))})
+    handed = {path: _InOrder(path, features) for path, features in given.items()}
+    with _replaced(model, {**stand_ins, **handed}):
+        yield
+    for stand_in in handed.values():
+        stand_in.check_used()
+
+
 def _check_order(calls: Sequence[Call], stages: Sequence[str]) -> None:
     """Whether the stages end one after the other."""
     places = [Tap.parse(stage).place.path for stage in stages]
@@ -188,6 +218,41 @@ class _Constant(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         return self._feature
+
+
+class _InOrder(nn.Module):
+    """Stands in for a module that runs several times."""
+
+    def __init__(self, path: str, features: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._path = path
+        self._features = features
+        self._calls = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        self._calls += 1
+        if self._calls > len(self._features):
+            self.check_used()
+        return self._features[self._calls - 1]
+
+    def check_used(self) -> None:
+        """Whether each feature was asked for once."""
+        if self._calls != len(self._features):
+            raise ValueError(f'{self._path!r} has {len(self._features)} feature(s) to hand over, and '
+                             f'{"more" if self._calls > len(self._features) else f"only {self._calls}"} were asked for '
+                             "in a pass; of a module that runs once a level, tap each call, as in "
+                             f"'{self._path}:each'.")
+
+
+@contextmanager
+def _replaced(model: nn.Module, stand_ins: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Puts other modules in some places of the tree for a while."""
+    own = {path: _put(model, path, stand_in) for path, stand_in in stand_ins.items()}
+    try:
+        yield
+    finally:
+        for path, module in own.items():
+            _put(model, path, module)
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> nn.Module:

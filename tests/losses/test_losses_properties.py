@@ -14,7 +14,7 @@ from mmfeatdistill.registry import MODELS
 NUMBERS = torch.Generator().manual_seed(0)
 HASH = dict(weight=torch.randn(7, 5 * 4 * 3, generator=NUMBERS), bias=torch.randn(7, generator=NUMBERS))
 MARGIN = -torch.rand(5, generator=NUMBERS)
-MAP, VECTOR = (5, 4, 3), (6,)
+MAP, VECTOR, BOX = (5, 4, 3), (6,), (4,)
 
 
 def nothing(batch: int) -> dict[str, torch.Tensor]:
@@ -78,6 +78,8 @@ CASES = {
     'attention_guided': Case(
         losses.attention_guided, MAP, at_equality=lambda t: losses.normalized_distance(t, losses.refined(t))),
     'attention_transfer': Case(losses.attention_transfer, MAP),
+    'binary_divergence': Case(lambda s, t: losses.binary_divergence(s, t).sum(), VECTOR),
+    'box_distance': Case(lambda s, t: losses.box_distance(s, t).sum(), BOX),
     'channel_wise_divergence': Case(
         lambda s, t: losses.channel_wise_divergence(s, t, tau=2.0), MAP),
     'decoupled': Case(
@@ -86,6 +88,7 @@ CASES = {
     'dist': Case(losses.dist, VECTOR),
     'dist standardized': Case(module('DIST', standardize=True), VECTOR),
     'dist dense': Case(lambda s, t: losses.dist(s, t, beta=2.0, gamma=3.0, tau=2.0), MAP),
+    'distribution_divergence': Case(lambda s, t: losses.distribution_divergence(s, t).sum(), VECTOR),
     'factor_transfer': Case(losses.factor_transfer, MAP),
     'focal': Case(lambda s, t, **rows: losses.focal(s, t, masks=[*rows.values()], tau=0.5).sum(), MAP,
                   regions),
@@ -108,6 +111,7 @@ CASES = {
     'partial_l2': Case(lambda s, t: losses.partial_l2(s, t, margin=MARGIN), MAP),
     'pearson': Case(losses.pearson, MAP),
     'pearson of vectors': Case(losses.pearson, VECTOR),
+    'quality_focal': Case(lambda s, t: losses.quality_focal(s, t).sum(), VECTOR),
     'relational_angle': Case(losses.relational_angle, VECTOR),
     'relational_distance': Case(losses.relational_distance, VECTOR),
     'squared_error': Case(losses.squared_error, MAP),

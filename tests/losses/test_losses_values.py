@@ -3,14 +3,18 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmfeatdistill.losses import (
     activation_boundary,
     appearance,
     attention_transfer,
+    binary_divergence,
+    box_distance,
     channel_wise_divergence,
     decoupled,
     dist,
+    distribution_divergence,
     factor_transfer,
     instance_norm_error,
     kl_divergence,
@@ -20,6 +24,7 @@ from mmfeatdistill.losses import (
     overhaul_margin,
     partial_l2,
     pearson,
+    quality_focal,
     relational_angle,
     relational_distance,
     squared_error,
@@ -305,3 +310,43 @@ def test_almost_equal_logits_send_a_bounded_gradient_back(spread):
 def test_what_cannot_be_standardized(logits, error, message):
     with pytest.raises(error, match=message):
         standardize_logits(logits)
+
+
+def test_quality_focal_is_that_of_mmdet_with_soft_targets():
+    from mmdet.models.losses.gfocal_loss import quality_focal_loss_tensor_target
+    student, teacher = randn(5, 6), randn(5, 6, seed=1)
+    for beta in (1.0, 2.0):
+        wanted = quality_focal_loss_tensor_target(student, teacher.sigmoid(), beta=beta, reduction='none')
+        torch.testing.assert_close(quality_focal(student, teacher, beta=beta), wanted)
+    with pytest.raises(ValueError, match='beta must be at least 1, got 0.5'):
+        quality_focal(student, teacher, beta=0.5)
+
+
+def test_binary_divergence_has_the_gradient_of_the_cross_entropy():
+    student, teacher = randn(5, 6), randn(5, 6, seed=1)
+    torch.testing.assert_close(
+        gradient(lambda s: binary_divergence(s, teacher).sum(), student),
+        gradient(lambda s: F.binary_cross_entropy_with_logits(s, teacher.sigmoid(), reduction='sum'), student))
+
+
+def test_distribution_divergence_is_kl_divergence_of_each_row():
+    student, teacher = randn(5, 6), randn(5, 6, seed=1)
+    torch.testing.assert_close(distribution_divergence(student, teacher),
+                               torch.stack([kl_divergence(s[None], t[None], tau=1) for s, t in zip(student, teacher)]))
+
+
+def test_box_distance_is_the_giou_of_mmdet():
+    from mmdet.structures.bbox import bbox_overlaps
+    first, second = (corners + torch.cat([torch.zeros(50, 2), randn(50, 2, seed=seed).abs()], 1) for seed, corners in (
+        (2, randn(50, 2).repeat(1, 2)), (3, randn(50, 2, seed=1).repeat(1, 2))))
+    torch.testing.assert_close(box_distance(first, second),
+                               1 - bbox_overlaps(first, second, mode='giou', is_aligned=True))
+
+
+def test_boxes_without_area():
+    point = torch.tensor([[1., 1., 1., 1.], [0., 0., 0., 5.]])
+    assert not box_distance(point, point).any() and not gradient(lambda s: box_distance(s, point).sum(), point).any()
+    far = box_distance(point, point + 100)
+    assert (far > 0.9).all() and box_distance(point[:1], torch.tensor([[0., 0., 2., 2.]])) == 1
+    with pytest.raises(ValueError, match=r'shape \(N, 4\), four corners each, got \(2, 3\)'):
+        box_distance(point[:, :3], point[:, :3])

@@ -1,0 +1,3 @@
+# All weights are this project's.
+_base_ = '../_base_/pairs/dino-4scale_r18_from-r50_12e_coco.py'
+model = dict(objectives=dict(queries=dict(type='SharedQueries')))
