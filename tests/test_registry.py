@@ -19,6 +19,7 @@ from tests.helpers.models import classifier, detector, segmenter
 # The names that other libraries and papers have for what is registered here under its own.
 ALIASES = {
     'ABLoss': 'ActivationBoundary', 'ATLoss': 'AttentionTransfer', 'AngleWiseRKD': 'RelationalAngle',
+    'AttnFD': 'AttentionGuided',
     'CWDLoss': 'ChannelWiseDivergence', 'DISTLoss': 'DIST', 'DKD': 'Decoupled', 'DKDLoss': 'Decoupled',
     'DistanceWiseRKD': 'RelationalDistance', 'FTLoss': 'FactorTransfer', 'HCL': 'HierarchicalContext',
     'KDLoss': 'KLDivergence', 'PKDLoss': 'Pearson'}

@@ -34,14 +34,15 @@ from mmfeatdistill.losses.relational_angle import RelationalAngle, relational_an
 from mmfeatdistill.losses.relational_distance import RelationalDistance, relational_distance
 from mmfeatdistill.losses.squared_error import SquaredError, squared_error
 from mmfeatdistill.losses.target_aware import target_aware
+from mmfeatdistill.losses.weighted_error import WeightedError, weighted_error
 
 __all__ = [
     'ActivationBoundary', 'AttentionGuided', 'AttentionTransfer', 'ChannelWiseDivergence', 'DIST', 'FactorTransfer',
     'HierarchicalContext', 'InstanceNormError', 'KLDivergence', 'Pearson', 'RelationalAngle', 'RelationalDistance',
-    'SquaredError',
+    'SquaredError', 'WeightedError',
     'activation_boundary', 'appearance', 'attention_error', 'attention_guided', 'attention_transfer',
     'binary_divergence', 'box_distance', 'channel_wise_divergence', 'decoupled', 'dist', 'distribution_divergence',
     'factor_transfer', 'focal', 'global_relation', 'hierarchical_context', 'instance_norm_error', 'kl_divergence',
     'lsh', 'lsh_bias', 'masked_generative', 'normalized_distance', 'overhaul_margin', 'partial_l2', 'pearson',
     'quality_focal', 'refined', 'relational_angle', 'relational_distance', 'squared_error', 'standardize_logits',
-    'target_aware']
+    'target_aware', 'weighted_error']

@@ -19,7 +19,7 @@ def refined(feature: Tensor) -> Tensor:
 
     Examples:
         >>> refined(torch.tensor([[[[0.0, 2.0]]]]))  # 2 * sigmoid(1 + 2), and that times sigmoid of twice itself
-        tensor([[[[0.0000, 1.8635]]]])
+        tensor([[[[0.0000, 1.8639]]]])
     """
     feature = feature * (feature.mean((2, 3), keepdim=True) + feature.amax((2, 3), keepdim=True)).sigmoid()
     return feature * (feature.mean(1, keepdim=True) + feature.amax(1, keepdim=True)).sigmoid()

@@ -10,9 +10,10 @@ from mmfeatdistill.objectives.ft import FT
 from mmfeatdistill.objectives.lsh import LSH
 from mmfeatdistill.objectives.lsh_roi import LSHRoI
 from mmfeatdistill.objectives.ofd import OFD
+from mmfeatdistill.objectives.position_weights import GroundTruth, TeacherScore
 from mmfeatdistill.objectives.review_kd import ReviewKD
 from mmfeatdistill.objectives.shared_queries import SharedQueries
 from mmfeatdistill.objectives.target_aware import TargetAware
 
-__all__ = ['CrossHead', 'Decoupled', 'FCFD', 'FCFDBoxHead', 'FGD', 'FT', 'FeatureMatch', 'LSH', 'LSHRoI', 'OFD',
-           'Objective', 'ReviewKD', 'SharedQueries', 'TapPair', 'TargetAware']
+__all__ = ['CrossHead', 'Decoupled', 'FCFD', 'FCFDBoxHead', 'FGD', 'FT', 'FeatureMatch', 'GroundTruth', 'LSH',
+           'LSHRoI', 'OFD', 'Objective', 'ReviewKD', 'SharedQueries', 'TapPair', 'TargetAware', 'TeacherScore']

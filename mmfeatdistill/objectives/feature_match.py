@@ -6,7 +6,8 @@ from torch import Tensor
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives.base import Objective, Taps
-from mmfeatdistill.objectives.pairs import build_connectors, match_features
+from mmfeatdistill.objectives.pairs import FeaturePair, build_connectors, match_features
+from mmfeatdistill.objectives.position_weights import PositionWeight
 from mmfeatdistill.objectives.trial import try_losses
 from mmfeatdistill.registry import MODELS, build
 from mmfeatdistill.taps.reader import TappedPass
@@ -28,6 +29,9 @@ class FeatureMatch(Objective):
         taps (list | str | dict): Tap pairs, such as ``['neck']`` or ``[dict(student='neck', teacher='neck[1:]')]``.
         loss (dict): Config of a loss ``loss(student, teacher)``.
         connector (dict, optional): Config of a connector; widths are found. Defaults to ``Identity``.
+        weight (dict, optional): How much each position counts, ``dict(type='TeacherScore')`` or
+            ``dict(type='GroundTruth')`` (see :mod:`mmfeatdistill.objectives.position_weights`), for a loss that weighs
+            positions, such as ``WeightedError``. Defaults to None: all alike.
         teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
 
     Raises:
@@ -46,9 +50,17 @@ class FeatureMatch(Objective):
         {'loss_0': tensor(128.)}
     """
 
-    def __init__(self, taps: Taps, loss: dict, connector: Optional[dict] = None, teacher: Optional[int] = None) -> None:
+    def __init__(self, taps: Taps, loss: dict, connector: Optional[dict] = None, teacher: Optional[int] = None,
+                 weight: Optional[dict] = None) -> None:
         super().__init__(taps, teacher)
         self._configs = dict(loss=loss, connector=connector)
+        # Built at once, as it says what is read of a teacher.
+        self._position_weight = None if weight is None else _position_weight(weight)
+
+    @property
+    def teacher_taps(self) -> list[str]:
+        """What is matched, and what tells how much each position counts."""
+        return [*super().teacher_taps, *(self._position_weight.teacher_taps if self._position_weight else ())]
 
     def prepare(self, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
         """Builds the loss, and a connector for each pair of features (see :class:`Objective`)."""
@@ -57,9 +69,38 @@ class FeatureMatch(Objective):
             raise ConfigError(f'{key}.loss.type: {type(self.loss).__name__} is an objective, which goes into '
                               "model.objectives; here a loss compares two features, as in dict(type='SquaredError').")
         self.pairs = match_features(self.taps, student, teachers, key)
+        if self._position_weight:
+            self._check_weight(self._position_weight, student, teachers, key)
         self.connectors = build_connectors(self._configs['connector'], self.pairs, student, teachers, key)
         try_losses(self.loss, self.connectors, self.pairs, student, teachers, key)
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        return {f'loss_{i}': self.loss(*pair.connect(connector, *pair.of(student, teachers)))
+        return {f'loss_{i}': self.loss(*pair.connect(connector, *pair.of(student, teachers)),
+                                       **self._weight_of(pair, student, teachers))
                 for i, (connector, pair) in enumerate(zip(self.connectors, self.pairs))}
+
+    def _weight_of(self, pair: FeaturePair, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
+        return {} if self._position_weight is None else dict(weight=self._position_weight.of(pair, student, teachers))
+
+    def _check_weight(self, weight: PositionWeight, student: TappedPass, teachers: Sequence[TappedPass],
+                      key: str) -> None:
+        if not getattr(self.loss, 'takes_weight', False):
+            raise ConfigError(f'{key}.loss.type: {type(self.loss).__name__} does not weigh positions, as {key}.weight '
+                              "asks for; use dict(type='WeightedError').")
+        for pair in self.pairs:
+            if pair.target(teachers).dim() != 4:
+                raise ConfigError(f"{key}.weight: the teacher's {pair.teacher.tap!r} gives "
+                                  f'{tuple(pair.target(teachers).shape)}, which is no map whose positions could count '
+                                  'differently; tap levels of the neck.')
+            weight.check(pair, student, teachers, f'{key}.weight')
+
+
+def _position_weight(cfg: dict) -> PositionWeight:
+    try:
+        weight = build(cfg, 'weight')
+    except ConfigError as error:
+        raise ValueError(str(error)) from error  # whoever builds the objective knows where it stands
+    if not isinstance(weight, PositionWeight):
+        raise ValueError(f'weight.type: {type(weight).__name__} tells no weights of positions; use '
+                         "dict(type='TeacherScore') or dict(type='GroundTruth').")
+    return weight

@@ -127,7 +127,8 @@ class TargetAware(Objective):
 
     def _losses(self, student: TappedPass, teachers: Sequence[TappedPass],
                 boxes: Sequence[Tensor]) -> dict[str, Tensor]:
-        scores = [query_scores(*teacher[_PREDICTIONS], boxes, self.max_per_image) for teacher in teachers]
+        predictions = (teacher[_PREDICTIONS] for teacher in teachers)
+        scores = [query_scores(logits, found, boxes, self.max_per_image) for logits, found in predictions]
         return {f'loss_{i}': self.loss(*pair.connect(connector, *pair.of(student, teachers)),
                                        queries=teachers[pair.teacher_index][_QUERIES][0],
                                        scores=scores[pair.teacher_index])

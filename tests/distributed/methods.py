@@ -6,6 +6,7 @@ from tests.helpers.runs import CONFIGS
 _BY_COST = ('_resnet18', '_faster-rcnn', '_pspnet', '_mask-rcnn')
 SEVERAL = '../tests/distributed/several_objectives.py'
 TRANSFORMER = '../tests/distributed/transformer_detector.py'
+WEIGHTED = '../tests/distributed/weighted.py'
 
 
 def _cost(path: str) -> int:
@@ -30,5 +31,5 @@ def _with_every_part(paths: list[str]) -> list[str]:
 
 _ALL = sorted((str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('*/*_digits.py')
                if path.parent.name != 'digits'), key=lambda path: (_cost(path), path))
-WITH_EVERY_PART = [*_with_every_part(_ALL), SEVERAL, TRANSFORMER]
+WITH_EVERY_PART = [*_with_every_part(_ALL), SEVERAL, TRANSFORMER, WEIGHTED]
 OTHERS = [path for path in _ALL if path not in WITH_EVERY_PART]

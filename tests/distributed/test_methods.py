@@ -19,6 +19,7 @@ NO_MEAN_OVER_IMAGES = dict(
     DIST='correlates over the images of one process',
     AttentionGuided='divides by the norm over the images of one process',
     Pearson='standardizes the channels over the images of one process',
+    WeightedError='divides by the weights of the images of one process',
     FCFD='normalizes mixed paths over the images of one process',
     FCFDBoxHead='looks at proposals that each process draws for itself',
     LSHRoI='looks at proposals that each process draws for itself',

@@ -55,6 +55,10 @@ def queries(batch):
                 scores=torch.rand(batch, 2, 3, generator=numbers))
 
 
+def position_weight(batch):
+    return dict(weight=torch.linspace(0, 1, batch * 12).reshape(batch, 1, 4, 3))
+
+
 def mask(batch):
     return dict(sample_mask=torch.arange(batch) % 2 == 0)
 
@@ -117,6 +121,7 @@ CASES = {
     'squared_error': Case(losses.squared_error, MAP),
     'target_aware': Case(lambda s, t, **rows: losses.target_aware(
         s, t, **{name: row.transpose(0, 1) for name, row in rows.items()}), MAP, queries),
+    'weighted_error': Case(losses.weighted_error, MAP, position_weight),
 }
 # type: (function, options that differ from the defaults, the defaults)
 MODULES = {
@@ -133,6 +138,7 @@ MODULES = {
     'RelationalAngle': (losses.relational_angle, {}, {}),
     'RelationalDistance': (losses.relational_distance, {}, {}),
     'SquaredError': (losses.squared_error, {}, {}),
+    'WeightedError': (losses.weighted_error, {}, {}),
 }
 # Losses on what has no channels: maps of attention, relations between samples.
 OF_ANY_WIDTH = {'attention_transfer', 'relational_angle', 'relational_distance'}
