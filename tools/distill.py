@@ -20,6 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.engine.command_line import add_run_options, add_training_options, at_least, configure_training
+from mmfeatdistill.engine.disk_faults import disk_faults_explained
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.planning.methods import Fit
 from mmfeatdistill.planning.own_data import read_own_data
@@ -56,7 +57,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         print(f'Nothing was trained, as this is a dry run. python tools/train.py {out} trains it.')
         return
     args.config, args.check_teacher = out, None
-    build_runner(configure_training(args)).train()
+    cfg = configure_training(args)
+    with disk_faults_explained(cfg.work_dir):
+        build_runner(cfg).train()
 
 
 def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
