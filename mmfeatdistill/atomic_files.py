@@ -1,7 +1,18 @@
 """Files that are either complete or not there."""
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Union
+
+
+class FileNotWrittenError(OSError):
+    """A file could not be written; what was there before still is.
+
+    Attributes:
+        path (str): Of the file.
+    """
+
+    path = ''
 
 
 def atomic_write(path: Union[str, Path], content: Union[str, bytes]) -> None:
@@ -12,22 +23,25 @@ def atomic_write(path: Union[str, Path], content: Union[str, bytes]) -> None:
         content (str | bytes): What it will hold; a killed process leaves nothing half-written under its name.
 
     Raises:
-        OSError: It could not be written, for example as the disk is full; what was there before still is.
+        FileNotWrittenError: It could not be written, for example as the disk is full; what was there before still is.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'wb') as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise OSError(error.errno, f'{error.strerror}. {target} could not be written; all files that were there before '
-                      'still are') from error
+        failed = FileNotWrittenError(error.errno, f'{error.strerror}. {target} could not be written; all files that '
+                                     'were there before still are')
+        failed.path = str(target)
+        raise failed from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of the same fault, which is the one to tell
+            temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Union[str, Path]) -> None:

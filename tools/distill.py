@@ -21,6 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.engine.command_line import add_run_options, add_training_options, at_least, configure_training
+from mmfeatdistill.engine.disk_faults import disk_faults_explained
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.planning.methods import Fit
 from mmfeatdistill.planning.own_data import read_own_data
@@ -62,7 +63,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     cfg = configure_training(args)
     # Not in the config: a list there would take the place of the student's own hooks.
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mmfeatdistill.AlignmentHook')]
-    build_runner(cfg).train()
+    with disk_faults_explained(cfg.work_dir):
+        build_runner(cfg).train()
 
 
 def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:

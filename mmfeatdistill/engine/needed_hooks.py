@@ -1,18 +1,24 @@
 """The hooks that every distillation needs, registered by the runner itself where a config has not named them."""
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import FlexibleRunner, Runner
 
+from mmfeatdistill.checkpoints.atomic_backend import checkpoint_folder
 from mmfeatdistill.distill_config import is_distillation
 from mmfeatdistill.distillers import FeatureDistiller
+from mmfeatdistill.engine.disk_faults import disk_faults_explained
 from mmfeatdistill.engine.hooks._objectives import unwrap
 from mmfeatdistill.engine.hooks.exact_resume_hook import ExactResumeHook
 from mmfeatdistill.engine.hooks.report_hook import ReportHook
 from mmfeatdistill.engine.hooks.statistics_hook import StatisticsHook
 from mmfeatdistill.engine.hooks.student_checkpoint_hook import StudentCheckpointHook
+from mmfeatdistill.engine.work_dir_lock import only_training_in
 
 _NEEDED = (StudentCheckpointHook, ExactResumeHook, StatisticsHook, ReportHook)
 
@@ -33,6 +39,26 @@ def register_needed_hooks(runner: Any) -> None:
             runner.register_hook(cls())
 
 
+def guard_training(runner: Any) -> None:
+    """Lets a distillation be the only training in its work directory, and say what to do where a disk fails.
+
+    Args:
+        runner (Runner): With its hooks. One that trains no distillation is left as it is.
+    """
+    if not _is_distilled(runner.model):
+        return
+    train = runner.train
+
+    @wraps(train)
+    def guarded() -> Any:
+        hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        folder = None if hook is None else checkpoint_folder(hook, runner.work_dir)
+        with disk_faults_explained(runner.work_dir, folder, None if hook is None else hook.filename_tmpl):
+            with only_training_in(runner.work_dir) if is_main_process() else nullcontext():
+                return train()
+    runner.train = guarded
+
+
 def _is_distilled(model: Any) -> bool:
     """Whether a runner's model is a distillation; a ``FlexibleRunner`` has its config until it trains."""
     if isinstance(model, Mapping):
@@ -45,6 +71,7 @@ def _then_needed_hooks(register_hooks: Callable) -> Callable:
     def register(runner: Any, *args: Any, **kwargs: Any) -> None:
         register_hooks(runner, *args, **kwargs)
         register_needed_hooks(runner)
+        guard_training(runner)
     return register
 
 

@@ -1,4 +1,5 @@
 """Keeps what distillation adds out of the student's checkpoint, and next to it for resuming."""
+import errno
 import os.path as osp
 from typing import Any
 
@@ -8,7 +9,12 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from mmfeatdistill.atomic_files import remove_leftovers
-from mmfeatdistill.checkpoints.atomic_backend import checkpoint_folder, repair_last_checkpoint, write_atomically
+from mmfeatdistill.checkpoints.atomic_backend import (
+    checkpoint_folder,
+    device_of,
+    repair_last_checkpoint,
+    write_atomically,
+)
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.engine.hooks._objectives import unwrap
@@ -35,6 +41,7 @@ class StudentCheckpointHook(Hook):
 
     Raises:
         ConfigError: The file of ``load_from`` is refused, or cannot be read.
+        CheckpointError: A training is resumed of which no checkpoint can be read any more.
     """
 
     # Before EMAHook, which reads both state dicts on loading.
@@ -42,6 +49,7 @@ class StudentCheckpointHook(Hook):
 
     def __init__(self, weights_only: bool = True) -> None:
         self.weights_only = weights_only
+        self._devices: dict[str, int] = {}
 
     def before_run(self, runner: Any) -> None:
         """Registers what acts after EMAHook on saving, lets files be written atomically, checks what is loaded.
@@ -63,7 +71,24 @@ class StudentCheckpointHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Removes what a killed training has left half-written; not before, as one may be running that is tested."""
         for hook in _checkpoint_hooks(runner) if dist.is_main_process() else []:
-            remove_leftovers(checkpoint_folder(hook, runner.work_dir))
+            folder = checkpoint_folder(hook, runner.work_dir)
+            remove_leftovers(folder)
+            if '://' not in folder:
+                self._devices[folder] = device_of(folder)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Refuses to save where a disk was unmounted; the file would be hidden by the disk when that is back.
+
+        Args:
+            runner (Runner): The runner.
+            checkpoint (dict): Will be saved.
+
+        Raises:
+            FileNotFoundError: The folder of the checkpoints is no longer on the disk on which it was.
+        """
+        for folder, device in self._devices.items():
+            if device_of(folder) != device:
+                raise FileNotFoundError(errno.ENOENT, 'its file system is no longer mounted', folder)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Puts the added entries back before anything reads the state dicts.
