@@ -107,7 +107,8 @@ def planned(args: argparse.Namespace) -> list[str]:
     """The configs of --methods; those that a killed command has written are left as they are."""
     if len(args.configs) != 2:
         raise SystemExit(f'--methods: expected STUDENT TEACHER in place of configs, got {len(args.configs)} names.')
-    wishes = Wishes(*args.configs, checkpoint=args.teacher_checkpoint, images=0, cfg_options=args.cfg_options)
+    student, teacher = args.configs
+    wishes = Wishes(student, teacher, args.teacher_checkpoint, images=0, cfg_options=args.cfg_options)
     files = []
     try:
         configs = load_configs(wishes)

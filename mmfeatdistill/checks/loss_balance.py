@@ -211,6 +211,12 @@ class _Meter(Hook):
         self._losses: dict[str, dict[str, list[float]]] = {}
         self._gradients: dict[str, list[float]] = {}
 
+    def before_train(self, runner: Any) -> None:
+        """Refuses a distiller whose student's own loss is not computed."""
+        if not runner.model.trains_task:
+            raise ConfigError(f'model.type: {type(runner.model).__name__} computes no loss of a task, so there is '
+                              'nothing to weigh an objective against; weights matter between several objectives only.')
+
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Compares gradients in the last iterations."""
         if self._seen >= max(self._iterations - _GRADIENT_STEPS, self._iterations // 2):

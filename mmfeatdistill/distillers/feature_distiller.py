@@ -56,9 +56,14 @@ class FeatureDistiller(BaseModel):
         data_preprocessor (dict, optional): As the runner passes it on from the top of a config; used
             where the student has none of its own.
 
+    Attributes:
+        trains_task (bool): Whether the student's own loss is among those that are trained on.
+
     Raises:
         ConfigError: Names the config key, what was given and what would do.
     """
+
+    trains_task = True
 
     def __init__(self, student: Union[dict, BaseModel, None] = None,
                  teacher: Union[str, dict, Sequence, None] = None,

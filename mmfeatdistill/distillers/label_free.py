@@ -59,6 +59,8 @@ class LabelFreeDistiller(FeatureDistiller):
         ['stage4.loss_0']
     """
 
+    trains_task = False
+
     def _build_student(self, student: Union[dict, BaseModel, None],
                        data_preprocessor: Union[dict, nn.Module, None]) -> BaseModel:
         return build_student(_with_backbone_worn(student), data_preprocessor)

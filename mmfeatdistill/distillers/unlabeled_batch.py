@@ -41,7 +41,8 @@ class _Blank:
             return args, kwargs
         images = batch['inputs']
         known = batch.get('data_samples') or [None] * len(images)
-        samples = [_BLANK[self.library](*image.shape[-2:], _known(sample)) for image, sample in zip(images, known)]
+        samples = [_BLANK[self.library](image.shape[-2], image.shape[-1], _known(sample))
+                   for image, sample in zip(images, known)]
         batch = dict(batch, data_samples=samples)
         return ((batch, *args[1:]), kwargs) if args else (args, dict(kwargs, data=batch))
 

@@ -11,6 +11,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
 from mmfeatdistill import ConfigError, LabelFreeDistiller
+from mmfeatdistill.checks.loss_balance import measure_losses
 from mmfeatdistill.distillers.batch_errors import BatchError
 from tests.engine.test_runner import same_tensors, straight_and_resumed
 from tests.helpers.models import (
@@ -29,7 +30,7 @@ from tests.helpers.models import (
     teacher,
     total,
 )
-from tests.helpers.runs import CONFIGS
+from tests.helpers.runs import CONFIGS, train
 
 CONFIG = 'label_free/channel-mlp_resnet18-w8_digits-unlabeled.py'
 RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -209,6 +210,15 @@ def test_resuming_is_exact(trained):
     assert same_tensors(straight.model.state_dict(), resumed.model.state_dict())
     assert {name for name in straight.message_hub.log_scalars if 'loss' in name} == {
         'train/loss', 'train/stage4.loss_0'}
+
+
+def test_nothing_is_weighed_against_a_task_that_is_not_trained(in_digits, tmp_path):
+    cfg = config(tmp_path, 'balanced')
+    with pytest.raises(ConfigError, match=r'^model\.type: LabelFreeDistiller computes no loss of a task'):
+        measure_losses(copy.deepcopy(cfg), iterations=2)
+    cfg.custom_hooks.append(dict(type='mmfeatdistill.BalanceHook', objective='stage4', share=0.5))
+    with pytest.raises(ConfigError, match=r"^custom_hooks\.BalanceHook\('stage4'\): LabelFreeDistiller computes no"):
+        train(cfg)
 
 
 @pytest.mark.parametrize('second', ['resnet18-w8_digits-pretrained.py', 'faster-rcnn_r18-w8_fpn_digits-pretrained.py'])

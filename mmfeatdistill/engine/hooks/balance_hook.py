@@ -138,6 +138,10 @@ class BalanceHook(Hook):
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ConfigError(f'{self._key}.by_epoch: an iteration-based training counts no epochs; give the steps in '
                               'iterations, with by_epoch=False.')
+        if not unwrap(runner.model).trains_task and (self.measure == 'loss' or len(objectives) == 1):
+            raise ConfigError(f'{self._key}: {type(unwrap(runner.model)).__name__} computes no loss of a task, beside '
+                              'which the objective could have a share; leave the hook out, or let it balance several '
+                              "objectives with measure='gradient'.")
         self._found = objectives[self.objective]
         self._share = self._measured_by(runner, list(objectives))
         # A tensor, so that no iteration waits for what was measured.
