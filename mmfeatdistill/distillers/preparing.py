@@ -4,6 +4,7 @@ from functools import partial
 
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
+from mmfeatdistill.taps.dry_run import same_size
 from mmfeatdistill.taps.reader import TappedPass
 from mmfeatdistill.taps.training_run import Passes, TapDiffersInTraining, check_training, labeled_passes
 from mmfeatdistill.teacher.teacher import Teacher
@@ -40,6 +41,7 @@ def prepare_objectives(objectives: Mapping[str, Objective], attach_student: Atta
                               f'teacher={index}.')
         targets.append(_dry_run(partial(teacher.attach, owner=owner), taps))
         _check_channels(features, teacher, targets[-1], owner)
+    features, *targets = same_size([features, *targets])
     for name, objective in objectives.items():
         objective.prepare(features, [targets[i] for i in read[name]], f'model.objectives.{name}')
     for index, teacher in enumerate(teachers):

@@ -1,6 +1,7 @@
 """The dry run: which features a model gives, found before anything is trained."""
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Optional
 
 import torch
@@ -163,6 +164,25 @@ def probe_larger(tapped: TappedPass) -> TappedPass:
     """
     reader = TapReader(tapped.model, [tap.text for tap in tapped.reader.taps], tapped.reader.owner)
     return probe(tapped.model, reader, SIZES[1:])[0]
+
+
+def same_size(passes: Sequence[TappedPass]) -> list[TappedPass]:
+    """Dry runs on images of one size, where networks that fail on small images, as deformable ones do, had larger ones.
+
+    Args:
+        passes (Sequence[TappedPass]): As :func:`probe` gave them.
+
+    Returns:
+        list[TappedPass]: Those that see the student's images at their own size have the largest of them; a network that
+        takes no other size stays as it is.
+    """
+    sides = {index: tapped.inputs.shape[-1] for index, tapped in enumerate(passes) if tapped.scale == 1}
+    found = list(passes)
+    for index, side in sides.items():
+        if side < max(sides.values()):
+            with suppress(ValueError):
+                found[index] = probe(passes[index].model, passes[index].reader, [max(sides.values())])[0]
+    return found
 
 
 def _tall_features(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int) -> Features:

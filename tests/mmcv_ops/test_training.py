@@ -12,7 +12,8 @@ LOSSES = ('loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask')
 
 def losses_of(name: str, work_dir: Path) -> list[dict]:
     """The losses of every iteration of two epochs."""
-    runner = train(small(STUDENTS[name], work_dir, randomness__seed=1))
+    # A visualizer of a known name is taken over from the training before, with its folder.
+    runner = train(small(STUDENTS[name], work_dir, randomness__seed=1, visualizer__name=str(work_dir)))
     [file] = Path(runner.log_dir).glob('vis_data/*.json')
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     return [{key: line[key] for key in LOSSES if key in line} for line in lines if 'loss_rpn_cls' in line]

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import random
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmfeatdistill.taps.dry_run import image_channels, probe, probe_all, run_entry
+from mmfeatdistill.taps.dry_run import image_channels, probe, probe_all, run_entry, same_size
 from mmfeatdistill.taps.reader import TapReader
 from tests.helpers.models import build, classifier, convnext, count_calls, detector, segmenter, stock, transformer
 
@@ -55,6 +56,24 @@ def test_models_of_a_fixed_size_get_a_larger_image(side):
     model.backbone.forward = fixed
     features, entry = probed(model, 'backbone.layers.1')
     assert shapes(features) == {'backbone.layers.1': [(1, 16, side // 16, side // 16)]} and entry == 'extract_feat'
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_dry_runs_are_brought_to_one_size(order):
+    """A network that fails on a small image has a larger one than its partner, and maps of one stride other sizes."""
+    small, large = build(classifier()), build(classifier())
+    original = large.backbone.forward
+
+    def refuses_small(x):
+        assert x.shape[-1] >= 200, 'too small for a deformable convolution'
+        return original(x)
+
+    large.backbone.forward = refuses_small
+    found = [probe(model, TapReader(model, ['backbone'], 'network'))[0] for model in (small, large)][::order]
+    assert [tapped.inputs.shape[-1] for tapped in found] == [64, 224][::order]
+    scaled = dataclasses.replace(found[0], scale=0.5)
+    assert [tapped.inputs.shape[-1] for tapped in same_size([scaled, found[1]])] == [64, 224][::order]
+    assert {tuple(tapped['backbone'][0].shape[2:]) for tapped in same_size(found)} == {(7, 7)}
 
 
 def test_a_stem_that_stacks_neighboring_pixels():
