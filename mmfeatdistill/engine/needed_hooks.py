@@ -19,7 +19,9 @@ from mmfeatdistill.engine.hooks.report_hook import ReportHook
 from mmfeatdistill.engine.hooks.statistics_hook import StatisticsHook
 from mmfeatdistill.engine.hooks.student_checkpoint_hook import StudentCheckpointHook
 from mmfeatdistill.engine.work_dir_lock import only_training_in
+from mmfeatdistill.errors import ConfigError
 
+_WITH_OWN_CHECKPOINTS = {'DeepSpeedStrategy', 'ColossalAIStrategy'}
 _NEEDED = (StudentCheckpointHook, ExactResumeHook, StatisticsHook, ReportHook)
 
 
@@ -31,8 +33,14 @@ def register_needed_hooks(runner: Any) -> None:
 
     Args:
         runner (Runner): With the hooks of its config. One that trains no distillation is left as it is.
+
+    Raises:
+        ConfigError: Its strategy writes checkpoints of its own, past every hook.
     """
-    if not _is_distilled(runner.model) or any(isinstance(hook, StudentCheckpointHook) for hook in runner.hooks):
+    if not _is_distilled(runner.model):
+        return
+    _check_strategy(getattr(runner, 'strategy', None))
+    if any(isinstance(hook, StudentCheckpointHook) for hook in runner.hooks):
         return
     for cls in _NEEDED:
         if not any(isinstance(hook, cls) for hook in runner.hooks):
@@ -57,6 +65,15 @@ def guard_training(runner: Any) -> None:
             with only_training_in(runner.work_dir) if is_main_process() else nullcontext():
                 return train()
     runner.train = guarded
+
+
+def _check_strategy(strategy: Any) -> None:
+    for cls in type(strategy).__mro__:
+        if cls.__name__ in _WITH_OWN_CHECKPOINTS:
+            raise ConfigError(
+                f'strategy.type: {cls.__name__} saves checkpoints past the hooks of mmengine, so that connectors would '
+                "be among the student's tensors and could not be resumed exactly. Use 'DDPStrategy', or "
+                "'mmfeatdistill.FSDPStrategy' for a student that is trained in shards.")
 
 
 def _is_distilled(model: Any) -> bool:

@@ -4,10 +4,13 @@ import sys
 
 import pytest
 import torch
+from mmengine._strategy import SingleDeviceStrategy
+from mmengine.registry import STRATEGIES
 from mmengine.runner import FlexibleRunner, Runner
 
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.engine.needed_hooks import install
+from mmfeatdistill.errors import ConfigError
 from tests.helpers.runs import CONFIGS, DISTILLED, STUDENTS, small, train
 
 EMA = dict(type='EMAHook', momentum=0.1)
@@ -41,6 +44,19 @@ def test_a_flexible_runner_has_them_before_it_has_a_model(in_digits, tmp_path):
     cfg.custom_hooks = None
     runner = FlexibleRunner.from_cfg(cfg)
     assert not isinstance(runner.model, FeatureDistiller) and sorted(needed(runner)) == sorted(NEEDED)
+
+
+@pytest.mark.parametrize('name', ['DeepSpeedStrategy', 'ColossalAIStrategy'])
+def test_a_strategy_that_saves_past_the_hooks_is_refused(in_digits, tmp_path, monkeypatch, name):
+    """By its name, as the real ones need a GPU to be built."""
+    def build(self, train_micro_batch_size_per_gpu=None, gradient_accumulation_steps=None, **options):
+        SingleDeviceStrategy.__init__(self, **options)
+
+    monkeypatch.setitem(STRATEGIES._module_dict, name, type(name, (SingleDeviceStrategy,), dict(__init__=build)))
+    cfg = small(DISTILLED['classification'], tmp_path, strategy=dict(type=name))
+    with pytest.raises(ConfigError, match=f'strategy.type: {name} saves checkpoints past.*mmfeatdistill.FSDPStrategy'):
+        FlexibleRunner.from_cfg(cfg)
+    FlexibleRunner.from_cfg(small(STUDENTS['classification'], tmp_path, strategy=dict(type=name)))
 
 
 def test_beside_hooks_of_the_students_own_every_file_is_the_students(in_digits, tmp_path):
