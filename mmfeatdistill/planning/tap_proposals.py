@@ -33,6 +33,7 @@ class _Level(NamedTuple):
     tap: str
     layout: Layout
     positions: set[int]
+    area: int
 
 
 def propose(role: str, student: Network, teacher: Network) -> Proposal:
@@ -91,9 +92,17 @@ def _stride_ratio(student: _Level, teacher: _Level) -> float:
 
 def _by_stride(student: Sequence[_Level], teacher: Sequence[_Level]) -> dict[float, tuple[_Level, _Level]]:
     """The last level of each stride that both have."""
-    own, other = ({level.layout.stride: level for level in levels} for levels in (student, teacher))
+    own, other = (_last_of_each_stride(levels) for levels in (student, teacher))
     return {float(stride): (own[stride], other[stride]) for stride in sorted(own, key=lambda stride: stride or 0)
             if stride is not None and stride in other}
+
+
+def _last_of_each_stride(levels: Sequence[_Level]) -> dict[Any, _Level]:
+    """By stride, without those that convolutions without padding have cropped, as SSD's last, which see less."""
+    largest: dict[Any, int] = {}
+    for level in levels:
+        largest[level.layout.stride] = max(largest.get(level.layout.stride, 0), level.area)
+    return {level.layout.stride: level for level in levels if level.area == largest[level.layout.stride]}
 
 
 def _written(matched: Sequence[tuple[_Level, _Level]], own: str, other: str, student: Sequence[_Level],
@@ -244,12 +253,12 @@ def _width(module: nn.Module) -> Optional[int]:
 
 def _levels(model: nn.Module, path: str) -> list[_Level]:
     """The maps of known stride that a module gives, each by a tap of its own."""
-    layouts = [layout for _, layout in _read(model, path)]
-    count = len(layouts)
+    read = _read(model, path)
+    count = len(read)
     taps = [path] if count == 1 else [*(f'{path}[{index}]' for index in range(count - 1)), f'{path}[-1]']
     # The coarsest levels of a small image are too small to show a stride.
-    return [_Level(tap, layout, {position, position - count})
-            for position, (tap, layout) in enumerate(zip(taps, layouts)) if layout.stride is not None]
+    return [_Level(tap, layout, {position, position - count}, tensor.shape[-2:].numel())
+            for position, (tap, (tensor, layout)) in enumerate(zip(taps, read)) if layout.stride is not None]
 
 
 def _read(model: nn.Module, path: str) -> list[tuple[Tensor, Layout]]:

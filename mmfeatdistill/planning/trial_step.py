@@ -2,6 +2,7 @@
 import torch
 from mmengine import registry as root
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 
 from mmfeatdistill.checks.loss_balance import LossMeasurement
 from mmfeatdistill.distill_config import buildable
@@ -28,6 +29,9 @@ def trial_step(cfg: Config) -> LossMeasurement:
     Raises:
         ConfigError: The distiller cannot be built, or no step can be made.
     """
+    # What a runner keeps there, and some preprocessors, heads and losses ask for.
+    for name, value in dict(iter=0, epoch=0, max_iters=1000, max_epochs=10).items():
+        MessageHub.get_current_instance().update_info(name, value)
     distiller: FeatureDistiller = root.MODELS.build(buildable(cfg))
     init_without_loading(distiller.student)
     distiller.train()

@@ -9,6 +9,9 @@ from mmengine.runner import Runner
 
 from mmfeatdistill.planning.networks import find_checkpoint, load_student, load_teacher
 from mmfeatdistill.planning.tap_proposals import NoTaps, propose
+from mmfeatdistill.planning.tap_proposals import _last_of_each_stride as last_of_each_stride
+from mmfeatdistill.planning.tap_proposals import _Level as Level
+from mmfeatdistill.taps.layout import Layout
 from mmfeatdistill.zoo.configs import load_config
 from tests.helpers import models
 from tests.planning.conftest import CLASSES, pair
@@ -74,6 +77,16 @@ def test_detectors_are_matched_by_stride(tmp_path):
     assert 'with stride 8, 16, 32' in found.reason and 'stride 4,' not in found.reason
     with pytest.raises(NoTaps, match='no one layer that classifies'):
         propose('logits', student, teacher)
+
+
+def test_cropped_levels_are_left_out():
+    """SSD's last levels have the stride of the one before, without its border; stages of stride 8 are whole."""
+    ssd = [Level(f'neck[{i}]', Layout('map', stride), {i}, size * size)
+           for i, (stride, size) in enumerate([(16, 32), (32, 16), (64, 8), (64, 6), (64, 4)])]
+    stages = [Level(f'backbone[{i}]', Layout('map', stride), {i}, size * size)
+              for i, (stride, size) in enumerate([(4, 16), (8, 8), (8, 8)])]
+    assert [level.tap for level in last_of_each_stride(ssd).values()] == ['neck[0]', 'neck[1]', 'neck[2]']
+    assert [level.tap for level in last_of_each_stride(stages).values()] == ['backbone[0]', 'backbone[2]']
 
 
 def test_segmenters_are_matched_at_the_last_stage_that_is_read(tmp_path):
