@@ -72,7 +72,14 @@ def start_of(model: Any, memory: Memory) -> Start:
 
     Returns:
         dict[str, Tensor]: See :data:`Start`.
+
+    Raises:
+        ValueError: It picks its queries among the positions of the image, and there are too few.
     """
+    positions = memory.encoded.shape[1]
+    if getattr(model, 'as_two_stage', False) and positions < model.num_queries:
+        raise ValueError(f'{type(model).__name__} picks {model.num_queries} queries among the positions of an image, '
+                         f'and has {positions} here; larger images, or fewer num_queries, are needed.')
     arguments, _ = model.pre_decoder(memory.encoded, memory.arguments['memory_mask'],
                                      memory.arguments['spatial_shapes'])
     return {name: value for name, value in arguments.items() if name != 'memory' and isinstance(value, Tensor)}

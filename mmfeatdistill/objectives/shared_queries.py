@@ -23,8 +23,9 @@ from mmfeatdistill.objectives.decoder_queries import (
     with_general_points,
 )
 from mmfeatdistill.registry import MODELS
+from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.isolation import eval_isolated
-from mmfeatdistill.taps.reader import TappedPass
+from mmfeatdistill.taps.reader import TappedPass, TapReader
 
 
 @MODELS.register_module()
@@ -104,6 +105,7 @@ class SharedQueries(Objective):
         with config_key(key), eval_isolated(student.model):
             for reading, side in ((student, 'student'), (teacher, 'teacher')):
                 check_detector(reading.model, side)
+            student, teacher = _with_room(student), _with_room(teacher)
             forms = [form_of(start_of(reading.model, _memory(reading))) for reading in (student, teacher)]
             if forms[0] != forms[1]:
                 raise ValueError(f'a query of the student ({type(student.model).__name__}) consists of {forms[0]}, by '
@@ -148,6 +150,13 @@ class SharedQueries(Objective):
 
 def _memory(reading: TappedPass) -> Memory:
     return memory_of(reading.model, reading[NECK], reading[ENCODER][0], reading.data_samples or [])
+
+
+def _with_room(reading: TappedPass) -> TappedPass:
+    """A dry run on an image that has as many positions as the detector wants queries, as DINO picks 900 of them."""
+    if reading[ENCODER][0].shape[1] >= reading.model.num_queries:
+        return reading
+    return probe(reading.model, TapReader(reading.model, [ENCODER, NECK, 'decoder'], reading.reader.owner))[0]
 
 
 def _generator() -> torch.Generator:

@@ -174,5 +174,8 @@ def test_what_cannot_work_is_refused_when_it_is_built(options, words):
 
 
 def test_other_numbers_of_queries_and_layers():
-    model = shared('dino', mentor=detr('dino', layers=3, queries=20))
-    assert added(losses_of(model, detection_batch()))['loss_class'] > 0
+    """Also more queries than the image of the dry run has positions, as DINO's 900."""
+    model = shared('dino', mentor=detr('dino', layers=3, queries=200))
+    assert added(losses_of(model, detection_batch((128, 128))))['loss_class'] > 0
+    with pytest.raises(ConfigError, match='queries: DINO picks 200 queries among the positions .* and has 85 here'):
+        losses_of(model, detection_batch((64, 64)))
