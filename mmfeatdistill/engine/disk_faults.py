@@ -96,14 +96,15 @@ def explain(error: OSError, work_dir: str, folder: str, templates: tuple[str, ..
     space = f', {_space(path or work_dir)}' if error.errno in _FULL else ''
     reason = os.strerror(error.errno or 0)
     where = path or (f'a file in {work_dir}' if verb == 'written' else f'a file, in {work_dir} or of the data,')
-    last = _last(folder, templates)
+    last, seen = _last(folder, templates)
     if last is not None:
         left = f'{last} is complete, and is the last checkpoint.'
-        other = f'copy {folder} to another disk and name that by --work-dir'
+        of_data = path is not None and not _is_inside(path, [work_dir, folder])
+        other = '' if of_data else f'copy {folder} to another disk and name that by --work-dir'
         again = 'start the same command with --resume: it goes on after that checkpoint.'
         if error.errno in _FULL:
             remedy += f' (a checkpoint takes {_megabytes(last.stat().st_size)})'
-    elif osp.isdir(folder) or error.errno not in {*_UNREACHABLE, errno.ENOENT}:
+    elif seen and (osp.isdir(folder) or error.errno not in {*_UNREACHABLE, errno.ENOENT}):
         left, other, again = f'There is no complete checkpoint in {folder}.', 'name another folder by --work-dir', ''
     else:
         left = f'What is in {folder} cannot be seen now; checkpoints that had been saved are still on that disk.'
@@ -116,14 +117,13 @@ def _is_of_a_disk(error: OSError, folders: list[str]) -> bool:
     path = _path_of(error)
     if path is None:  # as of a write to a file that is open; but sockets have errors of their own
         return error.errno in {*_FULL, *_READ_ONLY, errno.EIO, errno.ESTALE}
-    inside = any(_contains(folder, path) for folder in folders)
-    return error.errno in _FAULTS and (inside or error.errno not in _OF_FILES)
+    return error.errno in _FAULTS and (error.errno not in _OF_FILES or _is_inside(path, folders))
 
 
-def _contains(folder: str, path: str) -> bool:
-    folder, path = osp.abspath(folder), osp.abspath(path)
-    # A folder that cannot be made because of what is above it counts as well.
-    return osp.commonpath([folder, path]) in (folder, path) and path != osp.sep
+def _is_inside(path: str, folders: list[str]) -> bool:
+    """Whether a path belongs to folders; so does what is above them, because of which they cannot be made."""
+    path = osp.abspath(path)
+    return any(osp.commonpath([osp.abspath(folder), path]) in (osp.abspath(folder), path) for folder in folders)
 
 
 def _path_of(error: OSError) -> Optional[str]:
@@ -132,12 +132,13 @@ def _path_of(error: OSError) -> Optional[str]:
     return error.filename if isinstance(error.filename, str) else None
 
 
-def _last(folder: str, templates: tuple[str, ...]) -> Optional[Path]:
+def _last(folder: str, templates: tuple[str, ...]) -> tuple[Optional[Path], bool]:
+    """The last complete checkpoint, and whether what is in the folder could be read."""
     try:
-        return max(filter(None, (last_readable(folder, template) for template in templates)),
-                   key=lambda file: file.stat().st_mtime_ns, default=None)
+        found = [file for template in templates if (file := last_readable(folder, template)) is not None]
+        return max(found, key=lambda file: file.stat().st_mtime_ns, default=None), True
     except OSError:
-        return None
+        return None, False
 
 
 def _space(path: str) -> str:

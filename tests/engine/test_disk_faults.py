@@ -61,8 +61,10 @@ def test_errors_of_other_files_and_of_the_network_are_left_as_they_are(tmp_path,
 
 
 def test_a_disk_that_holds_the_data_counts(tmp_path):
+    save(tmp_path / 'epoch_1.pth')
     text = said(tmp_path, OSError(errno.ESTALE, 'Stale file handle', '/data/image.png'))
-    assert text.startswith('/data/image.png cannot be read or written')
+    assert text.startswith('/data/image.png cannot be read or written') and 'epoch_1.pth is complete' in text
+    assert '--work-dir' not in text, 'which would not help'
 
 
 def test_a_log_on_a_full_disk_is_told_once(tmp_path, capsys):

@@ -95,8 +95,24 @@ def put_back(disk: Path) -> None:
     (disk / 'moved').rename(disk / 'run')
 
 
-def become(user: int) -> Callable[[Path], None]:
-    return lambda disk: os.seteuid(user)
+def forbid(disk: Path) -> None:
+    """A folder that its owner may not write to, and no privilege of root to do so nevertheless."""
+    (disk / 'run').chmod(0o555)
+    _set_privilege(False)
+
+
+def permit(disk: Path) -> None:
+    _set_privilege(True)
+    (disk / 'run').chmod(0o755)
+
+
+def _set_privilege(given: bool) -> None:
+    """Of this process, to write whatever the modes of files are (CAP_DAC_OVERRIDE)."""
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    system = ctypes.CDLL(None, use_errno=True)
+    assert system.capget(header, sets) == 0, os.strerror(ctypes.get_errno())
+    sets[0] = sets[0] | 2 if given else sets[0] & ~2
+    assert system.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
 
 
 SLOW = 'its file system does not answer, or is broken'
@@ -108,7 +124,7 @@ WHILE_TRAINING = {
     'read-only': Fault(make_read_only, unmount, r'it is mounted read-only .* Mount it for writing'),
     'unmounted': Fault(unmount, remount, 'it is gone: .* no longer mounted.* cannot be seen now'),
     'moved': Fault(lambda disk: (disk / 'run').rename(disk / 'moved'), put_back, 'it is gone: it was removed or moved'),
-    'not permitted': Fault(become(65534), become(0), r'this user may not write there \(Permission denied'),
+    'not permitted': Fault(forbid, permit, r'this user may not write there \(Permission denied'),
     'EIO': Fault(fail(errno.EIO), answer, rf'run/epoch_2.pth cannot be written: {SLOW} \(Input/output error\)'),
     'ESTALE': Fault(fail(errno.ESTALE), answer, rf'run/epoch_2.pth cannot be written: {SLOW} \(Stale file handle\)'),
     'ETIMEDOUT': Fault(fail(errno.ETIMEDOUT), answer, rf'{SLOW} \(Connection timed out\)'),
@@ -121,7 +137,6 @@ AT_THE_START = {
     'no more files': Fault(fill_with_files, lambda disk: shutil.rmtree(disk / 'fillers'), 'cannot be written: .* no '
                            rf'more than {FILES} files fit on it'),
     'read-only': Fault(make_read_only, unmount, 'it is mounted read-only'),
-    'not permitted': Fault(become(65534), become(0), 'this user may not write there'),
     'a file': Fault(lambda disk: (disk / 'run').touch(), lambda disk: (disk / 'run').unlink(),
                     'is a file, not a folder'),
 }

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from mmengine.device import is_cuda_available
-from mmengine.fileio import LocalBackend
 
+from mmfeatdistill.checkpoints import safe_load
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from mmfeatdistill.experiments.child_process import Child
 from tests.conftest import load_script
@@ -152,14 +152,14 @@ def test_nothing_is_begun_anew_unasked_where_all_are_spoiled(straight, in_digits
 
 
 def do_not_answer(disk, send):
-    """With a stand-in for a network file system of which no file can be read."""
-    def get(backend, path):
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    """With a stand-in for a network file system of which no checkpoint can be read."""
+    def fail(file, *mode):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
 
     train(disk, stop=2)
-    LocalBackend.get, before = get, LocalBackend.get
+    safe_load.open = fail
     send(train(disk, '--resume'))
-    LocalBackend.get = before
+    del safe_load.open
     send(complete(disk))
     send((disk / 'run' / 'last_checkpoint').read_text())
     send(train(disk, '--resume'))
@@ -167,8 +167,9 @@ def do_not_answer(disk, send):
 
 def test_a_disk_that_cannot_be_read_is_no_reason_to_resume_from_an_older_file(straight, in_digits, tmp_path):
     [said, left, noted, again], _, folder = run(tmp_path / 'folder', do_not_answer)
-    assert re.match(f'DiskFaultError: .*{faults.SLOW}', said) and again == '', (said, again)
-    assert left == ['epoch_1.pth', 'epoch_2.pth'] and noted.endswith('epoch_2.pth')
+    assert re.match(f'DiskFaultError: .*/epoch_2.pth cannot be read or written: {faults.SLOW}', said), said
+    assert 'cannot be seen now' in said, 'which is not to say that there is none'
+    assert again == '' and left == ['epoch_1.pth', 'epoch_2.pth'] and noted.endswith('epoch_2.pth')
     check_same(straight, folder)
 
 
