@@ -192,7 +192,7 @@ def test_the_training_pass_enters_no_history():
 
 def test_items_of_a_place_that_gives_more_in_training_are_not_taken_blindly(monkeypatch):
     """Where no training pass could be made, the first of one tensor and the first of two are told apart in step 1."""
-    monkeypatch.setattr(preparing, 'check_training', lambda tapped, taps: None)
+    monkeypatch.setattr(preparing, 'check_training', lambda tapped, taps, passes: None)
     model = built(ddrnet(), 'backbone[0]', connector=dict(type='Conv1x1'))
     with pytest.raises(RuntimeError, match=r"'backbone' gave 1 feature\(s\) in the dry run and gives 2 now"):
         losses_of(model, segmentation_batch())
