@@ -47,6 +47,23 @@ def stock_student(trained: Config) -> Config:
     return Config(settings)
 
 
+def readable_text(cfg: Config) -> str:
+    """A config as Python code that can be loaded: mmengine 0.10 writes infinity as ``inf``, which no file defines.
+
+    Args:
+        cfg (Config): Any.
+
+    Returns:
+        str: Its text.
+
+    Examples:
+        >>> Config.fromstring(readable_text(Config(dict(margin=float('inf')))), '.py').margin
+        inf
+    """
+    return ''.join(f"{name} = float('{name}')\n" for name in ('inf', 'nan')
+                   if re.search(rf'[=(\[ -]{name}[,)\]\n]', cfg.pretty_text)) + cfg.pretty_text
+
+
 def is_ours(name: Any) -> bool:
     """Whether a type or module is one of this project.
 

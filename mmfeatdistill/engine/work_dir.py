@@ -66,4 +66,5 @@ def trained_config(work_dir: str) -> Config:
     if not files:
         raise FileNotFoundError(f'{osp.abspath(work_dir)} is no work directory of a training: there are no logs '
                                 '(<start>/vis_data) in it.')
-    return Config.fromfile(files[-1])
+    # See mmfeatdistill.engine.stock_student.readable_text.
+    return Config.fromstring("inf, nan = float('inf'), float('nan')\n" + files[-1].read_text(), '.py')

@@ -53,9 +53,10 @@ def head_of(model: nn.Module, path: str) -> nn.Module:
         ReLU()
     """
     around = [path[:end] for end, letter in enumerate(f'{path}.') if letter == '.']
-    modules = [model.get_submodule(place) for place in around]
+    named = dict(model.named_modules(remove_duplicate=False))
+    modules = [named[place] for place in around if place in named]  # an objective may have a place of its own naming
     return next((module for module in modules if hasattr(module, 'bbox_coder') or hasattr(module, 'prior_generator')),
-                modules[-1])
+                modules[-1] if modules else model)
 
 
 def _may_be_boxes(head: nn.Module, channels: int) -> bool:

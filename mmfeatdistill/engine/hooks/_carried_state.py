@@ -19,7 +19,8 @@ _NO_OTHER_MODULES = ('model', 'student', 'hooks')
 _INTERNALS = frozenset(vars(nn.Module()))
 """Attributes of every module, among them ``training``, which the loops set."""
 
-_FOREIGN = {*sys.stdlib_module_names, 'torch', 'numpy', 'cv2', 'PIL', 'pycocotools', 'mmengine', 'mmfeatdistill'}
+_FOREIGN = {*sys.stdlib_module_names, 'torch', 'numpy', 'cv2', 'PIL', 'pycocotools', 'matplotlib', 'mmengine',
+            'mmfeatdistill'}
 """Packages whose plain objects are not looked into: what they hold is no state of a training, or saved elsewhere."""
 
 _LIMIT = 200_000

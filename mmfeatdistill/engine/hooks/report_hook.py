@@ -2,12 +2,11 @@
 import os.path as osp
 from typing import Any, Optional
 
-from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 
 from mmfeatdistill.atomic_files import atomic_write
-from mmfeatdistill.engine.stock_student import STUDENT_FILE, stock_student
+from mmfeatdistill.engine.stock_student import STUDENT_FILE, readable_text, stock_student
 from mmfeatdistill.engine.training_report import Training, read_training, write_report
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.registry import HOOKS
@@ -42,10 +41,8 @@ class ReportHook(Hook):
     @master_only
     def before_train(self, runner: Any) -> None:
         """Writes the config of the student alone."""
-        # Through its text, in which classes of a pure Python config are names.
-        trained = Config.fromstring(runner.cfg.pretty_text, '.py')
         name = osp.splitext(osp.basename(runner.cfg.filename or ''))[0]
-        atomic_write(osp.join(runner.work_dir, name + STUDENT_FILE), stock_student(trained).pretty_text)
+        atomic_write(osp.join(runner.work_dir, name + STUDENT_FILE), readable_text(stock_student(runner.cfg)))
 
     @master_only
     def after_train(self, runner: Any) -> None:

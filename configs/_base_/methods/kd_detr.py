@@ -1,0 +1,3 @@
+about = 'KD-DETR: what the decoders of two DETRs answer to the same queries'
+ratio = None
+detection = dict(queries=dict(type='SharedQueries'))
