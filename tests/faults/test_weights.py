@@ -223,6 +223,23 @@ def test_two_networks_under_two_keys(tmp_path):
         load_checkpoint(build(classifier()), file)
 
 
+@pytest.mark.parametrize('side', [64, 128])
+def test_buffers_that_a_network_computes_by_itself_are_not_missing(tmp_path, side):
+    """mmpretrain's Swin Transformer V2 drops them from every file that it loads, also of images of another size."""
+    def swin(side):
+        model = classifier()
+        arch = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], extra_norm_every_n_blocks=0)
+        model.backbone = dict(type='SwinTransformerV2', arch=arch, img_size=side, window_size=4)
+        model.head.in_channels = 64
+        return build(model)
+    model = swin(side)
+    report = load_checkpoint(model, saved(tmp_path / 'a.pth', dict(state_dict=swin(64).state_dict())))
+    assert report.fits, report
+    lacking = {name: value for name, value in swin(64).state_dict().items() if not name.endswith('logit_scale')}
+    report = load_checkpoint(model, saved(tmp_path / 'b.pth', lacking))
+    assert len(report.missing) == 4 and all(name.endswith('logit_scale') for name in report.missing)
+
+
 def test_the_only_network_under_another_key(tmp_path):
     """As DeepSpeed saves it."""
     file = saved(tmp_path / 'a.pth', dict(module=build(classifier()).state_dict()))
