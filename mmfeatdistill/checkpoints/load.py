@@ -79,7 +79,10 @@ def load_checkpoint(model: nn.Module, source: str, weights_only: bool = True) ->
     missing, unexpected, mismatched = _load(model, state_dict)
     # Checkpoints from before PyTorch 0.4.1 have no such counters, and nothing in eval mode reads them.
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
-    wanted = len([key for key in model.state_dict() if not key.endswith('num_batches_tracked')])
+    computed = _computed_by_itself(model) if missing else set()
+    missing = [key for key in missing if key not in computed]
+    wanted = len([key for key in model.state_dict()
+                  if key not in computed and not key.endswith('num_batches_tracked')])
     inside = tuple(name for name in unexpected if _is_inside(model, name, state_dict.get(name)))
     return LoadReport(source, wanted - len(missing) - len(mismatched), tuple(missing), tuple(unexpected),
                       tuple(mismatched), inside, meta)
@@ -128,20 +131,44 @@ def _read_state_dict(source: str, weights_only: bool) -> tuple[Mapping[str, Tens
     meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
     for key in _KEYS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            _check_averaged(source, checkpoint, key)
             checkpoint = checkpoint[key]
             break
     if not isinstance(checkpoint, Mapping) or not any(isinstance(v, Tensor) for v in checkpoint.values()):
         several = [str(key) for key, value in checkpoint.items() if _is_weights(value)] if isinstance(
             checkpoint, Mapping) else []
         if several:
-            raise ValueError(
-                f'{source!r} holds the weights of {len(several)} networks, as {", ".join(map(repr, several))}. Take '
-                'the one out that is wanted: from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file; '
-                f'import torch; torch.save(read_checkpoint_file({source!r})[{several[0]!r}], \'one.pth\').')
+            number = f' of {len(several)} networks, as' if len(several) > 1 else ' under'
+            raise ValueError(f'{source!r} holds the weights{number} {", ".join(map(repr, several))}. '
+                             f'{_take_out(source, repr(several[0]))}')
         content = sorted(checkpoint) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
         raise ValueError(f"{source!r} holds no weights: expected a 'state_dict' of tensors, got {content}. Give the "
                          'checkpoint of a model.')
     return checkpoint, meta if isinstance(meta, Mapping) else {}
+
+
+def _check_averaged(source: str, checkpoint: Mapping[str, Any], key: str) -> None:
+    """Refuses a file with the weights of one network twice, of which those under the usual name are not averaged.
+
+    timm's ``state_dict_ema`` and torchvision's ``model_ema`` are what these libraries evaluate. mmengine exchanges the
+    two when it saves, so its ``ema_state_dict`` has those that were not averaged.
+    """
+    own = {name.removeprefix('module.') for name in checkpoint[key]}
+    for other, value in checkpoint.items():
+        if other == key or not isinstance(value, Mapping) or (other == 'ema_state_dict' and 'meta' in checkpoint):
+            continue
+        places = {repr(other): value, **{f'{other!r}][{inner!r}': inside for inner, inside in value.items()
+                                         if _is_weights(inside)}}
+        for place, weights in places.items():
+            if own and own <= {str(name).removeprefix('module.') for name in weights}:
+                raise ValueError(f'{source!r} holds the weights of the network twice, under {key!r} and [{place}]; one '
+                                 'of the two are usually averages over the training (EMA), which it was evaluated '
+                                 f'with. {_take_out(source, place)}')
+
+
+def _take_out(source: str, place: str) -> str:
+    return ('Take the one out that is wanted: from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file; '
+            f"import torch; torch.save(read_checkpoint_file({source!r})[{place}], 'one.pth').")
 
 
 def _read_safetensors(source: str) -> Mapping[str, Tensor]:
@@ -180,6 +207,17 @@ def _load(model: nn.Module, state_dict: OrderedDict) -> tuple[Sequence[str], Seq
     missing, unexpected = model.load_state_dict(fitting, strict=False)
     shapes = [f'{name}: file {_plain(given)}, model {_plain(wanted)}' for name, given, wanted in mismatched]
     return [key for key in missing if key not in names], unexpected, shapes
+
+
+def _computed_by_itself(model: nn.Module) -> set[str]:
+    """Buffers that a network does not load of its own weights either.
+
+    Load hooks of mmpretrain's Swin Transformer V2 drop the positions inside its windows, which follow from its config.
+    """
+    dropped = set(model.load_state_dict(model.state_dict(), strict=False).missing_keys)
+    # Hooks that rename keys of another library do not know the network's own names at all.
+    is_apart = dropped.intersection(name for name, _ in model.named_parameters())
+    return set() if is_apart else dropped
 
 
 def _plain(shape: str) -> str:

@@ -44,6 +44,13 @@ def check_pair(student: Tensor, teacher: Tensor, shape: str = '(...)', *, any_wi
         raise ValueError(f'student and teacher must have the shape {shape}, got {given}.')
 
 
+def require_classes(logits: Tensor) -> None:
+    """Raises ValueError where a distribution over the classes, dimension 1, would be of one class: it is always 1."""
+    if logits.shape[1] < 2:
+        raise ValueError(f'at least two classes are needed, got logits {tuple(logits.shape)}. One channel, as of a '
+                         "head with use_sigmoid, is compared by dict(type='SquaredError').")
+
+
 def require_floating(**tensors: Tensor) -> None:
     """Raises TypeError where an argument is no floating-point tensor."""
     for name, value in tensors.items():

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor
 
-from mmfeatdistill.losses._pair import matching_pair
+from mmfeatdistill.losses._pair import matching_pair, require_classes
 from mmfeatdistill.losses.kl_divergence import divergence_of_logs, kl_divergence
 
 
@@ -69,7 +69,6 @@ def _check(logits: Tensor, labels: Tensor, tau: float) -> None:
     if labels.shape != logits.shape[:1]:
         raise ValueError('labels must have one value for each of the logits '
                          f'{tuple(logits.shape)}, got {tuple(labels.shape)}.')
-    if logits.shape[1] < 2:
-        raise ValueError(f'at least two classes are needed, got logits {tuple(logits.shape)}.')
+    require_classes(logits)
     if tau <= 0:
         raise ValueError(f'tau must be positive, got {tau}.')

@@ -2,7 +2,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair, mean_and_variation
+from mmfeatdistill.losses._pair import matching_pair, mean_and_variation, require_classes
 from mmfeatdistill.losses.logit_standardization import standardized_pair
 from mmfeatdistill.registry import MODELS
 
@@ -40,6 +40,7 @@ def dist(student: Tensor, teacher: Tensor, *, beta: float = 1.0, gamma: float = 
         4.0
     """
     student, teacher = matching_pair(student, teacher, '(N, K, ...)')
+    require_classes(student)
     if tau <= 0:
         raise ValueError(f'tau must be positive, got {tau}.')
     if not student.numel():

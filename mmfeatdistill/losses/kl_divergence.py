@@ -2,7 +2,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair
+from mmfeatdistill.losses._pair import matching_pair, require_classes
 from mmfeatdistill.losses.logit_standardization import standardized_pair
 from mmfeatdistill.registry import MODELS
 
@@ -28,13 +28,14 @@ def kl_divergence(student: Tensor, teacher: Tensor, *, tau: float) -> Tensor:
 
     Raises:
         TypeError: An argument is no floating-point tensor.
-        ValueError: The shapes differ or have no class dimension, or ``tau`` is not positive.
+        ValueError: The shapes differ, have no class dimension or one class only, or ``tau`` is not positive.
 
     Examples:
         >>> kl_divergence(torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log(), tau=1.0)
         tensor(0.1308)
     """
     student, teacher = matching_pair(student, teacher, '(N, K, ...)')
+    require_classes(student)
     if tau <= 0:
         raise ValueError(f'tau must be positive, got {tau}.')
     distributions = student.numel() // max(student.shape[1], 1)

@@ -38,6 +38,31 @@ def different_outputs(student: nn.Module, teacher: nn.Module, channels: int, are
     return None
 
 
+def different_lengths(student: nn.Module, teacher: nn.Module, own: int, target: int) -> Optional[str]:
+    """Why layers of two heads that give unlike numbers of channels are what gives their boxes.
+
+    A box is four numbers, or a distribution over the values of each, as in GFL. Layers give them although heads scale
+    what they return.
+
+    Args:
+        student (nn.Module): The head.
+        teacher (nn.Module): The other head.
+        own (int): How many channels the student's layer gives at a position.
+        target (int): How many the teacher's gives.
+
+    Returns:
+        str: The end of a sentence; None where they are something else, such as features.
+
+    Examples:
+        >>> different_lengths(nn.Conv2d(3, 8, 1), nn.Conv2d(3, 9, 1), 8, 9)
+    """
+    lengths = [_box_length(head, channels) for head, channels in ((student, own), (teacher, target))]
+    if own == target or None in lengths:
+        return None
+    return (f'boxes in other encodings: {type(student).__name__} with {own} numbers at a position and '
+            f'{type(teacher).__name__} with {target}')
+
+
 def head_of(model: nn.Module, path: str) -> nn.Module:
     """The module around a place that knows how boxes are encoded, such as a dense head.
 
@@ -57,6 +82,15 @@ def head_of(model: nn.Module, path: str) -> nn.Module:
     modules = [named[place] for place in around if place in named]  # an objective may have a place of its own naming
     return next((module for module in modules if hasattr(module, 'bbox_coder') or hasattr(module, 'prior_generator')),
                 modules[-1] if modules else model)
+
+
+def _box_length(head: nn.Module, channels: int) -> Optional[int]:
+    """Numbers of a box where a head with boxes gives so many channels for the boxes of a position."""
+    bins, priors = getattr(head, 'reg_max', 0), getattr(head, 'num_base_priors', 1)
+    if not hasattr(head, 'bbox_coder') and not hasattr(head, 'prior_generator'):
+        return None
+    lengths = {_BOX, _BOX * (bins + 1) if isinstance(bins, int) else _BOX}
+    return next((length for length in lengths if channels == length * (priors if isinstance(priors, int) else 1)), None)
 
 
 def _may_be_boxes(head: nn.Module, channels: int) -> bool:

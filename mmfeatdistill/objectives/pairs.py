@@ -1,6 +1,7 @@
 """Which feature of a student is matched with which of its teachers', and how the two become comparable."""
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Optional
 
 import torch
@@ -10,10 +11,14 @@ from torch import Tensor, nn
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives.base import TapPair
 from mmfeatdistill.registry import build
+from mmfeatdistill.taps.dry_run import probe_larger
 from mmfeatdistill.taps.feature_map import as_map, same_size, shape_of
 from mmfeatdistill.taps.isolation import statistics_for
 from mmfeatdistill.taps.layout import Layout
 from mmfeatdistill.taps.reader import TappedPass
+
+_FEW = 8
+"""Vectors that each may have a meaning of their own, as class and register tokens do."""
 
 
 class Feature(NamedTuple):
@@ -122,6 +127,7 @@ def match_features(taps: Sequence[TapPair], student: TappedPass, teachers: Seque
         for pair in pairs:
             _check(pair, *pair.of(student, teachers))
     _log_repeated(key, [pair.of(student, teachers) for pair in pairs], pairs)
+    _log_queries(key, pairs, student, teachers)
     lines = [f'{pair.student} with {pair.teacher}'
              + (f' of teacher {pair.teacher_index}' if len(teachers) > 1 else '') for pair in pairs]
     print_log(f'{key}: matches {"; ".join(lines)}.', logger='current')
@@ -175,6 +181,26 @@ def _log_repeated(key: str, features: Sequence[tuple[Tensor, Tensor]], pairs: Se
                       logger='current', level=logging.WARNING)
 
 
+def _log_queries(key: str, pairs: Sequence[FeaturePair], student: TappedPass, teachers: Sequence[TappedPass]) -> None:
+    """Says where vectors are compared one by one that are as many for images of any size, as the queries of a DETR."""
+    found = [pair for pair in pairs if all(
+        place.layout.kind == 'plain' and feature.dim() == 3 and feature.shape[1] > _FEW
+        for place, feature in zip(pair[:2], pair.of(student, teachers)))]
+    if not found or not student.reader.layouts:
+        return
+    try:
+        larger = probe_larger(student)
+    except ValueError:  # a network that takes no larger images
+        return
+    for pair in found if larger.inputs.shape != student.inputs.shape else ():
+        own, at_larger = (pair.student.of(tapped) for tapped in (student, larger))
+        if own.shape == at_larger.shape:
+            print_log(f'{key}: {pair.student} and {pair.teacher} are {own.shape[1]} vectors for an image of any size, '
+                      'as the queries of a DETR are. They are compared in their order, which means something only '
+                      "where the student starts from the teacher's queries; match the features of necks or encoders, "
+                      "or what queries find, by type='TargetAware'.", logger='current', level=logging.WARNING)
+
+
 def _log_calls(key: str, owner: str, tapped: TappedPass, taps: Collection[str]) -> None:
     """Says which call is read of a module that runs several times, as one that all levels share does."""
     for tap in tapped.reader.taps:
@@ -191,9 +217,24 @@ def _match_tap(taps: TapPair, teacher_index: int, student: TappedPass, teacher: 
     if as_written or [f.layout.stride for f in own] == [f.layout.stride for f in targets]:
         matched = list(zip(own, targets))
     else:
-        matched = _match_by_stride(taps, own, targets)
+        matched = _match_by_stride(taps, _with_outer_strides(own, student), _with_outer_strides(targets, teacher))
     for pair in matched:
         yield FeaturePair(*pair, teacher_index, taps)
+
+
+def _with_outer_strides(features: list[Feature], tapped: TappedPass) -> list[Feature]:
+    """The features with the strides of levels that have one position on the small image, which shows none."""
+    is_unknown = [feature.layout.kind == 'map' and feature.layout.stride is None for feature in features]
+    if not any(is_unknown) or not tapped.reader.layouts:
+        return features
+    try:
+        found = replace(probe_larger(tapped), scale=tapped.scale).layouts(features[0].tap)
+    except ValueError:  # a network that takes no larger images
+        return features
+    if len(found) != len(features):
+        return features
+    return [feature._replace(layout=layout) if unknown and layout.kind == 'map' else feature
+            for feature, layout, unknown in zip(features, found, is_unknown)]
 
 
 def _match_by_stride(taps: TapPair, own: Sequence[Feature],
@@ -244,7 +285,8 @@ def _check(pair: FeaturePair, student: Tensor, teacher: Tensor) -> None:
     for feature in (student, teacher):
         if feature.shape[0] != 1:
             raise ValueError(f'a tap gives {feature.shape[0]} rows for one image, as RoI heads and window attention '
-                             'do; row by row, student and teacher would be compared on different regions.')
+                             'do, and decoders that stack what their layers give; row by row, student and teacher '
+                             'would be compared on different regions or queries.')
         if not feature.is_floating_point():
             raise ValueError(f'a tap gives {str(feature.dtype).removeprefix("torch.")} values of shape '
                              f'{tuple(feature.shape)}, which are no features; tap a place that gives real numbers.')

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError
-from mmfeatdistill.objectives.box_encodings import different_outputs, head_of
+from mmfeatdistill.objectives.box_encodings import different_lengths, different_outputs, head_of
 from mmfeatdistill.objectives.pairs import FeaturePair, run_connector
 from mmfeatdistill.taps.dry_run import probe_larger
 from mmfeatdistill.taps.feature_map import as_map
@@ -89,7 +89,9 @@ def check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPas
             f'with {own} and {target} channels: other classes, or boxes in another encoding, which no connector brings '
             'together. Match features, such as those of the neck.')
     head, other = (head_of(tapped.model, Tap.parse(side.tap).place.path) for tapped, side in sides)
-    if own == target and (reason := different_outputs(head, other, own, are_outputs)) is not None:
+    reason = (different_outputs(head, other, own, are_outputs) if own == target
+              else different_lengths(head, other, own, target))
+    if reason is not None:
         raise ConfigError(f"{key}: the student's {pair.student.tap!r} and the teacher's {pair.teacher.tap!r} are what "
                           f'they predict {reason}. Match features, such as those of the neck.')
 

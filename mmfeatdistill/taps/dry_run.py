@@ -140,14 +140,16 @@ def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> 
             break  # a larger image would be of no help
     if cut_short:
         return probe(model, reader, cut_short[:1])
-    if isinstance(failures[-1].__cause__, NotImplementedError) and not hasattr(model, 'extract_feat'):
+    # Feature extraction ends before the heads, so it says nothing of one that fails in the entire forward.
+    told = next((failure for failure in failures if failure.__cause__ is not None), failures[-1])
+    if isinstance(told.__cause__, NotImplementedError) and not hasattr(model, 'extract_feat'):
         inner = [f'{name!r} ({type(child).__name__})' for name, child in model.named_children()
                  if hasattr(child, 'extract_feat')]
         raise ValueError(f'{reader.owner}: {type(model).__name__} has no pass in which features could be read, neither '
                          'extract_feat() nor a forward without losses, as trackers, which take several frames. Take '
-                         f'{" or ".join(inner) or "the network"} inside of it alone.') from failures[-1]
-    raise ValueError(f"{failures[-1]} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
-                     'can be tapped; tools/list_taps.py lists them.') from failures[-1]
+                         f'{" or ".join(inner) or "the network"} inside of it alone.') from told
+    raise ValueError(f"{told} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
+                     'can be tapped; tools/list_taps.py lists them.') from told
 
 
 def probe_larger(tapped: TappedPass) -> TappedPass:

@@ -86,5 +86,6 @@ def same_size(student: Tensor, teacher: Tensor, has_tokens: bool = False) -> tup
     if student.shape[2] != teacher.shape[2]:
         raise ValueError(
             f'the student has {student.shape[2]} and the teacher {teacher.shape[2]} positions, and tokens cannot be '
-            "resized, as nothing tells their grid. Tap the output of a backbone with out_type='featmap'.")
+            'resized, as nothing tells their grid, or as they are of several levels. Tap a place that gives maps, such '
+            "as a neck, or a backbone with out_type='featmap'.")
     return student, teacher

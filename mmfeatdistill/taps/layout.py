@@ -140,10 +140,13 @@ def _grid_over(size: Optional[Sequence[int]], layout: Layout, positions: int) ->
 
 
 def _map_stride(rows: int, tall_rows: int, side: int) -> float:
-    """Pixels between rows: a power of two where one, rounded up as padded convolutions do, gives so many."""
-    powers = (2.0 ** exponent for exponent in range(int(math.log2(side)) + 1))
-    fitting = (power for power in powers
-               if (math.ceil(side / power), math.ceil(2 * side / power)) == (rows, tall_rows))
+    """Pixels between rows: a power of two where one gives so many, and the distance that they show otherwise.
+
+    Padded convolutions round up, and a pooling, as for the outer levels of NAS-FPN, rounds down.
+    """
+    powers = [2.0 ** exponent for exponent in range(int(math.log2(side)) + 1)]
+    fitting = (power for round_, power in product((math.ceil, math.floor), powers)
+               if (round_(side / power), round_(2 * side / power)) == (rows, tall_rows))
     return next(fitting, side / (tall_rows - rows))
 
 

@@ -244,6 +244,15 @@ def test_boxes_of_as_many_numbers_in_another_encoding_are_refused(tap):
         distiller(fcos, teacher(atss), dict(a=dict(match(tap), connector=None)))
 
 
+def test_layers_that_give_boxes_of_other_lengths_are_refused_with_any_connector():
+    """GFL gives 17 numbers for each side of a box; neither head returns what its last layer gives as it is."""
+    taps = dict(student='bbox_head.gfl_reg:each', teacher='bbox_head.conv_reg:each')
+    with pytest.raises(ConfigError, match=r'a\.taps: .*boxes in other encodings: GFLHead with 68 numbers at a position '
+                                          'and FCOSHead with 4'):
+        distiller(dense('mmdet::gfl/gfl_r50_fpn_1x_coco.py'), teacher(dense(FCOS)),
+                  dict(a=dict(match(taps), connector=dict(type='Conv1x1'))))
+
+
 def test_scores_of_heads_that_encode_boxes_differently_are_compared():
     fcos, atss = dense(FCOS), dense('mmdet::atss/atss_r50_fpn_1x_coco.py')
     taps = dict(student='bbox_head.conv_cls:each', teacher='bbox_head.atss_cls:each')

@@ -63,6 +63,44 @@ def test_levels_that_one_side_lacks_are_left_out():
     assert paired(distiller(yolox(), teacher(detector()), dict(a=match('neck')))) == [(8, 8), (16, 16), (32, 32)]
 
 
+def test_queries_of_two_networks_are_said_to_have_no_common_order(log):
+    """Each network finds other objects with its first query; the tokens of an encoder are positions."""
+    model = stock('mmdet::detr/detr_r50_8xb2-150e_coco.py')
+    model.backbone.update(depth=18, base_channels=8, stem_channels=8, init_cfg=None)
+    model.neck.in_channels = [64]
+    for part in (model.encoder, model.decoder):
+        part.num_layers = 1
+    distiller(model, teacher(model), dict(a=match('encoder')))
+    assert not said(log, 'queries of a DETR')
+    distiller(model, teacher(model), dict(a=match('decoder.layers.0')))
+    assert said(log, 'model.objectives.a: decoder.layers.0[0] and decoder.layers.0[0] are 100 vectors for an image of '
+                        'any size, as the queries of a DETR are', "'TargetAware'")
+
+
+def retinanet(**neck):
+    model = stock('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    model.backbone.update(depth=18, base_channels=8, stem_channels=8, init_cfg=None)
+    model.neck = dict(dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, start_level=1, num_outs=5,
+                           add_extra_convs='on_input'), **neck)
+    model.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1, num_classes=10)
+    return model
+
+
+def test_levels_that_a_small_image_shows_as_one_position_are_matched_too():
+    """Of 64 pixels, a level of stride 128 has one position, whatever the height."""
+    larger = retinanet(start_level=0, num_outs=6)
+    assert paired(distiller(retinanet(), teacher(larger), dict(a=match('neck')))) == [
+        (stride, stride) for stride in (8, 16, 32, 64, 128)]
+
+
+def test_levels_that_are_pooled_are_matched_with_those_of_convolutions():
+    """NAS-FPN takes no 64 pixels, and of 224 its outer levels have 3 and 1 rows, where convolutions give 4 and 2."""
+    pooled = retinanet(type='NASFPN', stack_times=1, norm_cfg=dict(type='BN'))
+    del pooled.neck['add_extra_convs']
+    assert paired(distiller(retinanet(), teacher(pooled), dict(a=match('neck')))) == [
+        (stride, stride) for stride in (8, 16, 32, 64, 128)]
+
+
 def test_levels_without_a_common_stride_are_refused_with_both_lists():
     with pytest.raises(ConfigError, match=r"a\.taps: the student's 'neck' gives features of stride 8, 16, 32, the "
                                           r"teacher's 'neck\[0\]' of stride 4, and none agree"):
@@ -268,7 +306,7 @@ def test_calls_that_only_a_larger_image_reaches_are_read_too():
 
 
 @pytest.mark.parametrize('rows, tall, side, stride', [
-    (4, 7, 224, 64), (2, 4, 224, 128), (28, 56, 224, 8), (16, 32, 224, 14)])
+    (4, 7, 224, 64), (2, 4, 224, 128), (28, 56, 224, 8), (16, 32, 224, 14), (3, 7, 224, 64), (1, 3, 224, 128)])
 def test_strides_of_rounded_levels_are_those_of_the_network(rows, tall, side, stride):
     """So a network that takes 224 pixels only has the levels of one that takes 64."""
     assert find_layout(torch.zeros(1, 2, rows, rows), torch.zeros(1, 2, tall, rows), side).stride == stride

@@ -223,6 +223,53 @@ def test_two_networks_under_two_keys(tmp_path):
         load_checkpoint(build(classifier()), file)
 
 
+@pytest.mark.parametrize('side', [64, 128])
+def test_buffers_that_a_network_computes_by_itself_are_not_missing(tmp_path, side):
+    """mmpretrain's Swin Transformer V2 drops them from every file that it loads, also of images of another size."""
+    def swin(side):
+        model = classifier()
+        arch = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], extra_norm_every_n_blocks=0)
+        model.backbone = dict(type='SwinTransformerV2', arch=arch, img_size=side, window_size=4)
+        model.head.in_channels = 64
+        return build(model)
+    model = swin(side)
+    report = load_checkpoint(model, saved(tmp_path / 'a.pth', dict(state_dict=swin(64).state_dict())))
+    assert report.fits, report
+    lacking = {name: value for name, value in swin(64).state_dict().items() if not name.endswith('logit_scale')}
+    report = load_checkpoint(model, saved(tmp_path / 'b.pth', lacking))
+    assert len(report.missing) == 4 and all(name.endswith('logit_scale') for name in report.missing)
+
+
+def test_the_only_network_under_another_key(tmp_path):
+    """As DeepSpeed saves it."""
+    file = saved(tmp_path / 'a.pth', dict(module=build(classifier()).state_dict()))
+    with pytest.raises(ValueError, match=r"holds the weights under 'module'\. Take the one out"):
+        load_checkpoint(build(classifier()), file)
+
+
+@pytest.mark.parametrize('wrap, place', [
+    (lambda plain, averaged: dict(state_dict=plain, state_dict_ema=averaged, version=2), r"\['state_dict_ema'\]"),
+    (lambda plain, averaged: dict(model=plain, ema=dict(module=averaged, updates=3)), r"\['ema'\]\['module'\]"),
+    (lambda plain, averaged: dict(model=plain, model_ema=dict(
+        {f'module.{name}': value for name, value in averaged.items()}, n_averaged=torch.tensor(3))),
+     r"\['model_ema'\]")])
+def test_averaged_weights_beside_those_under_the_usual_name(tmp_path, wrap, place):
+    """As timm, RT-DETR and torchvision save them; what they evaluate is the average."""
+    plain, averaged = (build(classifier()).state_dict() for _ in range(2))
+    file = saved(tmp_path / 'a.pth', wrap(plain, averaged))
+    with pytest.raises(ValueError, match=rf'the weights of the network twice, .* {place}; one of the two .*EMA'):
+        load_checkpoint(build(classifier()), file)
+
+
+def test_mmengine_saves_averages_under_the_usual_name(tmp_path):
+    plain, averaged = (build(classifier()).state_dict() for _ in range(2))
+    model = build(classifier())
+    before = {'steps': torch.tensor(3), **{f'module.{name}': value for name, value in plain.items()}}
+    file = saved(tmp_path / 'a.pth', dict(meta=dict(epoch=3), state_dict=averaged, ema_state_dict=before))
+    report = load_checkpoint(model, file)
+    assert report.fits and torch.equal(model.state_dict()['head.fc.weight'], averaged['head.fc.weight'])
+
+
 @pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.'])
 def test_wrapped_networks(tmp_path, prefix):
     weights = {f'{prefix}{name}': value for name, value in build(classifier()).state_dict().items()}

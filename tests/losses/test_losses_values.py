@@ -207,6 +207,8 @@ HASHES = dict(weight=randn(7, 5), bias=randn(7))
         LOGITS, LOGITS, labels=LABELS.int(), alpha=1, beta=1, tau=1)),
     (ValueError, r'labels.*\(2, 5\).*\(1,\)', lambda: decoupled(
         LOGITS, LOGITS, labels=LABELS[:1], alpha=1, beta=1, tau=1)),
+    (ValueError, r'two classes.*\(2, 1\).*use_sigmoid', lambda: kl_divergence(LOGITS[:, :1], LOGITS[:, :1], tau=1)),
+    (ValueError, r'two classes.*\(2, 1\).*use_sigmoid', lambda: dist(LOGITS[:, :1], LOGITS[:, :1])),
     (ValueError, r'two classes.*\(2, 1\)', lambda: decoupled(
         LOGITS[:, :1], LOGITS[:, :1], labels=LABELS, alpha=1, beta=1, tau=1)),
     (ValueError, 'margin.*-1', lambda: activation_boundary(STUDENT, TEACHER, margin=-1)),

@@ -133,6 +133,16 @@ def test_the_reason_of_a_failing_model_is_given():
         probed(build(cfg), 'neck')
 
 
+def test_the_reason_of_a_failing_head_is_given():
+    """As mmseg's Mask2Former, whose head needs data samples, which mmseg does not hand on to it."""
+    model = build(segmenter())
+    forward = model.decode_head.forward
+    model.decode_head.forward = lambda inputs, batch_data_samples: forward(inputs)
+    with pytest.raises(ValueError, match=r"'decode_head.conv_seg' exists but did not run in this pass \(TypeError: "
+                                         r".*'batch_data_samples'\)\. Only"):
+        probed(model, 'decode_head.conv_seg')
+
+
 @pytest.mark.parametrize('make', [detector, classifier, convnext])
 @pytest.mark.parametrize('everything', [False, True])
 def test_the_model_is_left_as_it_was(make, everything):

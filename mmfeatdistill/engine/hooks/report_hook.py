@@ -47,6 +47,7 @@ class ReportHook(Hook):
     @master_only
     def after_train(self, runner: Any) -> None:
         """Draws the picture and logs the lines."""
-        if osp.isdir(osp.join(runner.log_dir, 'vis_data')):  # else the config logs elsewhere than in mmengine's files
+        # Else the config logs elsewhere than in mmengine's files, or the runner was built without one.
+        if osp.isfile(osp.join(runner.log_dir, 'vis_data', 'config.py')):
             lines = write_report(runner.work_dir, self._alone)
             runner.logger.info('\n'.join(['The distillation is finished.', *lines]))

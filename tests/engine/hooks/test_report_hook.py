@@ -7,7 +7,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 from PIL import Image
+from torch import nn
 
 from mmfeatdistill.engine.hooks import ReportHook
 from mmfeatdistill.engine.training_report import read_training, write_report
@@ -94,6 +96,15 @@ def test_the_command_compares_afterwards(trained, capsys):
     assert [line.partition(':')[0] for line in capsys.readouterr().out.splitlines()] == LABELS
     with pytest.raises(SystemExit, match='no work directory of a training'):
         report.main([str(trained / 'distilled' / 'nowhere')])
+
+
+def test_a_runner_that_was_built_without_a_config_ends_as_any(tmp_path):
+    """As mmengine's tutorial builds it, by arguments; then no config lies beside the scalars."""
+    runner = Runner(model=nn.Linear(1, 1), work_dir=str(tmp_path), experiment_name='by_arguments', log_level='ERROR')
+    runner.visualizer.add_scalar('loss', 1.0)
+    assert list(tmp_path.glob('*/vis_data'))
+    ReportHook().after_train(runner)
+    assert not (tmp_path / 'distillation.png').exists()
 
 
 def test_a_wrong_student_alone_is_refused_before_the_training(tmp_path):
