@@ -280,7 +280,7 @@ EXCEPTIONS = {
     'KLDivergence': Kept(2, 1, 'both distributions: the gradient is their difference'),
     'DIST': Kept(3, 2, "the student's predictions, and the teacher's centered twice: along classes and samples"),
     'RelationalAngle': Kept(2 * N + 1, 2 * N, 'N differences of each of the N embeddings'),
-    'AttentionGuided': Kept(2, 2, 'the difference, and the student, as its gradient goes through the norm of the batch'),
+    'AttentionGuided': Kept(2, 2, 'the difference, and the student, whose gradient goes through the norm of the batch'),
     'attention_guided': Kept(2, 2, 'as its module'),
     'normalized_distance': Kept(2, 1, 'as AttentionGuided'),
     'binary_divergence': Kept(1, 3, 'scores of both and their entropy; predictions have a channel for each class'),

@@ -183,7 +183,8 @@ def _gives_vector(model: nn.Module, tap: str) -> bool:
 
 def _stages(student: Network, teacher: Network, suffix: str = '') -> Proposal:
     """The end of each stage: all of them where both networks have the same, else the last of each stride."""
-    own, other = _stage_levels(student.model), _stage_levels(teacher.model)
+    own, other = (_stage_levels(network.model) or ([] if suffix else _several_outputs(network.model))
+                  for network in (student, teacher))
     for network, levels in ((student, own), (teacher, other)):
         if not levels:
             raise NoTaps(f'the stages of the backbone of {network.name} are no modules that give one map each')
@@ -200,6 +201,12 @@ def _stages(student: Network, teacher: Network, suffix: str = '') -> Proposal:
 
 def _preactivations(student: Network, teacher: Network) -> Proposal:
     return _stages(student, teacher, ':pre')
+
+
+def _several_outputs(model: nn.Module) -> list[_Level]:
+    """What the backbone returns, if that is several maps: the stages of Swin give positions and sizes apart."""
+    levels = _levels(model, 'backbone')
+    return levels if len(levels) > 1 else []
 
 
 def _stage_levels(model: nn.Module) -> list[_Level]:
