@@ -161,7 +161,7 @@ def _cost(training: Training, alone: Optional[Training]) -> str:
         text += f', {training.memory / 1024:.3g} GiB of GPU memory'
     if alone is not None and alone.seconds:
         own = statistics.median(alone.seconds)
-        text += f'; the student alone took {own:.3g} s, so {seconds / own:.3g} times as much'
+        text += f'; {seconds / own:.3g} times the {own:.3g} s that the student alone took, if the machine was as busy'
     return text
 
 
