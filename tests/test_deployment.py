@@ -15,6 +15,7 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.zoo.configs import build_model
 from tests.helpers.runs import DISTILLED, small, train
 
+pytestmark = pytest.mark.slow
 TASKS = ('classification', 'faster_rcnn', 'pspnet')
 SIZES = dict(classification=(64, 64), faster_rcnn=(128, 160), pspnet=(128, 128))
 

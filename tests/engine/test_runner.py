@@ -115,7 +115,7 @@ class TorchNoise:
         return dict(results, img=results['img'] + torch.rand(()).numpy())
 
 
-@pytest.mark.parametrize('workers', [1, 0])
+@pytest.mark.parametrize('workers', [pytest.param(1, marks=pytest.mark.slow), 0])
 def test_resuming_an_iteration_based_training_is_exact(in_digits, tmp_path, workers):
     """The loop of most segmentation schedules, with random augmentation where the data are loaded."""
     def config(name: str):
