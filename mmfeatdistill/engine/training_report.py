@@ -48,11 +48,12 @@ class Training:
     memory: float = 0.0
 
 
-def read_training(work_dir: str) -> Training:
+def read_training(work_dir: str, cfg: Optional[Config] = None) -> Training:
     """Reads the logs of a training.
 
     Args:
         work_dir (str): Of one training, distilled or not, perhaps resumed: of what was logged twice, the later counts.
+        cfg (Config, optional): Its config. Defaults to None: as it lies next to the logs.
 
     Returns:
         Training: What they say.
@@ -60,7 +61,8 @@ def read_training(work_dir: str) -> Training:
     Raises:
         FileNotFoundError: There are no logs.
     """
-    objectives = list(trained_config(work_dir).model.get('objectives') or {})
+    cfg = cfg or trained_config(work_dir)
+    objectives = list(cfg.model.get('objectives') or {})
     found = Training(work_dir)
     for log in read_scalars(work_dir):
         iteration = 0
@@ -105,12 +107,13 @@ def headline(cfg: Config, training: Training) -> Optional[str]:
     return best if best in training.scores else next(iter(training.scores), None)
 
 
-def write_report(work_dir: str, alone: Optional[Training] = None) -> list[str]:
+def write_report(work_dir: str, alone: Optional[Training] = None, cfg: Optional[Config] = None) -> list[str]:
     """Draws the picture of a distillation, and says in some lines what it brought and what to do next.
 
     Args:
         work_dir (str): Of the distillation.
         alone (Training, optional): Of the student alone on the same recipe. Defaults to None.
+        cfg (Config, optional): Of the distillation. Defaults to None: as it lies next to the logs.
 
     Returns:
         list[str]: Gain, cost, losses, checkpoint, how to test it, and where the picture is; to be read by people.
@@ -118,7 +121,8 @@ def write_report(work_dir: str, alone: Optional[Training] = None) -> list[str]:
     Raises:
         FileNotFoundError: There are no logs.
     """
-    cfg, training = trained_config(work_dir), read_training(work_dir)
+    cfg = cfg or trained_config(work_dir)
+    training = read_training(work_dir, cfg)
     metric = headline(cfg, training)
     picture = osp.join(work_dir, 'distillation.png')
     atomic_write(picture, _figure(osp.basename(osp.abspath(work_dir)), metric, training, alone))

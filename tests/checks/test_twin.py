@@ -68,6 +68,7 @@ def is_feature(tensor: torch.Tensor) -> bool:
 def check(model, side: int) -> None:
     torch.manual_seed(0)
     network = build(model)
+    network.init_weights()  # until then, some parameters are whatever was in memory
     taps = places(network, side)
     twins = check_twin(network, taps)
     assert len(twins) == len(taps) > 10, 'the network was run in training'

@@ -10,7 +10,7 @@ from tests.helpers.runs import CONFIGS
 from tests.helpers.zoo import make_data, patch_downloads, put_trained_teachers, tiny
 
 ZOO = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('*/*.py')
-             if path.parent.name not in ('_base_', 'digits') and not path.stem.endswith('_digits'))
+             if path.parent.name not in ('_base_', 'digits') and '_digits' not in path.stem)
 
 
 FIRST = {(Path(path).parent.name, Path(path).stem.rsplit('_', 1)[-1]): path for path in reversed(ZOO)}

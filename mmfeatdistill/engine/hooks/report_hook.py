@@ -49,5 +49,5 @@ class ReportHook(Hook):
         """Draws the picture and logs the lines."""
         # Else the config logs elsewhere than in mmengine's files, or the runner was built without one.
         if osp.isfile(osp.join(runner.log_dir, 'vis_data', 'config.py')):
-            lines = write_report(runner.work_dir, self._alone)
+            lines = write_report(runner.work_dir, self._alone, runner.cfg)
             runner.logger.info('\n'.join(['The distillation is finished.', *lines]))
