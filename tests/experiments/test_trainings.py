@@ -138,7 +138,8 @@ def test_each_generation_is_taught_by_the_one_before(in_digits, tmp_path, capsys
     assert written(tmp_path / 'out') == {**before, 'generation_2': written(tmp_path / 'out')['generation_2']}
     for row, previous in zip(rows[1:], rows):
         assert row['over_previous'] == row['score'] - previous['score']
-        (dumped,) = (tmp_path / 'out' / 'seed_1' / f'generation_{row["number"]}').glob('*[!t].py')  # not that of the student alone
+        # Not that of the student alone, which ends in _student.py.
+        (dumped,) = (tmp_path / 'out' / 'seed_1' / f'generation_{row["number"]}').glob('*[!t].py')
         assert Config.fromfile(dumped).model.teacher.checkpoint == previous['checkpoint']
     table = (tmp_path / 'out' / 'seed_1' / 'generations.md').read_text()
     assert len(table.splitlines()) == 5 and table.splitlines()[2].startswith('| 0 | ')
