@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.engine.stock_student import STUDENT_FILE
-from mmfeatdistill.engine.work_dir import pick_checkpoint, read_scalars, trained_config
+from mmfeatdistill.engine.work_dir import best_metric, pick_checkpoint, read_scalars, trained_config
 from mmfeatdistill.objectives.logged import added_loss, task_loss
 
 _COLORS = [f'C{index}' for index in range(10)]
@@ -102,8 +102,7 @@ def headline(cfg: Config, training: Training) -> Optional[str]:
     Returns:
         str: The one by which the best checkpoint is kept, else the first that was logged; None if none was.
     """
-    best = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
-    best = best[0] if isinstance(best, (list, tuple)) and best else best
+    best = best_metric(cfg)
     return best if best in training.scores else next(iter(training.scores), None)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Optional
 from mmengine.config import Config
 
 from mmfeatdistill.distill_config import check_distillation, is_distillation, student_config, teacher_options
+from mmfeatdistill.engine.work_dir import best_metric
 from mmfeatdistill.experiments.experiment import Experiment
 from mmfeatdistill.zoo.configs import load_config
 
@@ -54,8 +55,7 @@ class Comparison:
             ValueError: The config names none.
         """
         assert isinstance(self.distilled.config, Config), 'compare() loads it'
-        best = self.distilled.config.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
-        best = best[0] if isinstance(best, (list, tuple)) and best else best
+        best = best_metric(self.distilled.config)
         if not isinstance(best, str) or best == 'auto':
             raise ValueError(f'{self.config}: default_hooks.checkpoint.save_best says by which metric trainings are '
                              f"compared, such as 'coco/bbox_mAP'; got {best!r}.")

@@ -11,6 +11,7 @@ from torch import nn
 from mmfeatdistill.distill_config import is_distillation
 from mmfeatdistill.distillers.batch_errors import num_classes
 from mmfeatdistill.distillers.building import build_student
+from mmfeatdistill.engine.work_dir import last_checkpoint
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.taps.dummy_batch import library_of
 from mmfeatdistill.teacher.teacher import Teacher
@@ -136,13 +137,9 @@ def find_checkpoint(name: str, cfg: Config) -> str:
     best = sorted(glob(osp.join(folder, 'best_*.pth')), key=osp.getmtime)
     if best:
         return best[-1]
-    last = osp.join(folder, 'last_checkpoint')
-    if osp.isfile(last):
-        with open(last) as file:
-            # A folder that was moved is still looked into.
-            found = osp.join(folder, osp.basename(file.read().strip()))
-        if osp.isfile(found):
-            return found
+    last = last_checkpoint(folder)
+    if last is not None:
+        return last
     raise ConfigError(f'TEACHER: {name} has no weights: no best_*.pth and no last_checkpoint is in {folder}. Train it '
                       f'first (python tools/train.py {name}), or give --teacher-checkpoint FILE_OR_URL.')
 

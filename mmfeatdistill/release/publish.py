@@ -1,7 +1,6 @@
 """Releases: a checkpoint that training left, made small, verified, and named after its content."""
 import hashlib
 import io
-import json
 import math
 import os.path as osp
 import re
@@ -21,7 +20,7 @@ from mmfeatdistill.atomic_files import atomic_write
 from mmfeatdistill.checkpoints.load import read_checkpoint
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.engine.stock_student import is_ours, stock_student
-from mmfeatdistill.engine.work_dir import pick_checkpoint
+from mmfeatdistill.engine.work_dir import pick_checkpoint, read_scalar_file
 from mmfeatdistill.registry import SCOPE
 from mmfeatdistill.release.metafiles import data_name
 from mmfeatdistill.version import __version__
@@ -174,10 +173,8 @@ def logged_metrics(logs: str, trained: Config, meta: Mapping[str, Any]) -> dict[
     hint = 'Choose a validated checkpoint by --checkpoint, or release without a check by --skip-validation.'
     if not osp.isfile(file):
         raise FileNotFoundError(f'there is no log {file} to compare with. {hint}')
-    with open(file) as lines:
-        # A killed training may have left half a line.
-        logged = [json.loads(line) for line in lines if line.strip().endswith('}')]
-    found = [line for line in logged if line.get('step') == meta.get(unit) and not line.keys() & {'iter', 'loss'}]
+    found = [line for line in read_scalar_file(file)
+             if line.get('step') == meta.get(unit) and not line.keys() & {'iter', 'loss'}]
     if not found:
         raise FileNotFoundError(f'{file} has no validation of {unit} {meta.get(unit)}. {hint}')
     return {name: value for name, value in found[-1].items() if name not in ('step', 'time', 'data_time')}
