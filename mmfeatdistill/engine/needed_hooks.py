@@ -14,6 +14,7 @@ from mmfeatdistill.distill_config import is_distillation
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.engine.disk_faults import disk_faults_explained
 from mmfeatdistill.engine.hooks._objectives import unwrap
+from mmfeatdistill.engine.hooks.acceleration_hook import AccelerationHook
 from mmfeatdistill.engine.hooks.exact_resume_hook import ExactResumeHook
 from mmfeatdistill.engine.hooks.report_hook import ReportHook
 from mmfeatdistill.engine.hooks.statistics_hook import StatisticsHook
@@ -22,7 +23,7 @@ from mmfeatdistill.engine.work_dir_lock import only_training_in
 from mmfeatdistill.errors import ConfigError
 
 _WITH_OWN_CHECKPOINTS = {'DeepSpeedStrategy', 'ColossalAIStrategy'}
-_NEEDED = (StudentCheckpointHook, ExactResumeHook, StatisticsHook, ReportHook)
+_NEEDED = (StudentCheckpointHook, ExactResumeHook, StatisticsHook, AccelerationHook, ReportHook)
 
 
 def register_needed_hooks(runner: Any) -> None:

@@ -22,6 +22,7 @@ from mmfeatdistill.step_costs.median import Median, median_of
 from mmfeatdistill.step_costs.memory import peak_of, size_of
 from mmfeatdistill.taps.reader import TappedPass
 from mmfeatdistill.taps.tracing import tensors_in
+from mmfeatdistill.teacher.automatic_acceleration import BATCHES
 from mmfeatdistill.teacher.teacher import Teacher
 
 PARTS = ('student', 'teacher', 'objectives', 'distilled')
@@ -138,6 +139,10 @@ class _Step:
         self._data = batch or next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
         self.plain_teachers = self._build_plain_teachers(cfg, device)
         self._capture()
+        # Before weights are packed, which are in no state dict then.
+        self._teacher_bytes = size_of(
+            tensor for teacher in self._distiller.teachers for tensor in teacher.model.state_dict().values())
+        self._choose_acceleration()
 
     @property
     def difference(self) -> float:
@@ -184,8 +189,7 @@ class _Step:
         Returns:
             dict[str, int]: See :class:`StepCosts`.
         """
-        teachers = [tensor for teacher in self._distiller.teachers for tensor in teacher.model.state_dict().values()]
-        held = size_of([*self._distiller.state_dict().values(), *_state(self._distilled_optim), *teachers])
+        held = self._teacher_bytes + size_of([*self._distiller.state_dict().values(), *_state(self._distilled_optim)])
         taps = size_of(tensor for target in self._targets for tensor in tensors_in(target.features))
         reading = size_of([self._inputs]) + peaks['teacher']
         alone = size_of([*self._student.state_dict().values(), *_state(self._student_optim)])
@@ -205,8 +209,17 @@ class _Step:
     def _build_plain_teachers(self, cfg: Config, device: str) -> list[Teacher]:
         """The teachers without options, if there are options."""
         plain = copy.deepcopy(cfg.model)
-        options = [teacher.pop('acceleration', None) for teacher in plain.teacher]
+        options = [teacher.get('acceleration', 'auto') for teacher in plain.teacher]
+        for teacher in plain.teacher:
+            teacher.acceleration = None
         return _ready(plain, device).teachers if any(options) else []
+
+    def _choose_acceleration(self) -> None:
+        """Lets teachers choose for this batch what a training would let them choose for its own."""
+        for teacher in self._distiller.teachers:
+            teacher.start_training()
+        for _ in range(BATCHES):
+            self.teacher()
 
     def _capture(self) -> None:
         """Keeps a batch as the teachers see it, and features as the objectives see them."""

@@ -2,7 +2,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Optional, Union
 
 import torch
@@ -14,6 +14,7 @@ from mmfeatdistill.registry import check_options
 from mmfeatdistill.taps.reader import Features
 from mmfeatdistill.taps.tap import Tap
 from mmfeatdistill.teacher.conv_bn_fusion import fuse, fusible
+from mmfeatdistill.teacher.packed_convolutions import PackedConvolutions, can_pack
 from mmfeatdistill.teacher.side_stream import SideStream
 
 _DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16)
@@ -36,6 +37,10 @@ class Acceleration:
         side_stream (bool): Whether the teacher runs on a CUDA stream of its own, so that it overlaps the student's
             forward. Equal; its activations are no longer freed before the student's are made, so both take memory at
             once. Defaults to False.
+        packed_for (Sequence[int], optional): The shape (N, C, H, W) of the batches for which the weights of
+            convolutions are laid out beforehand as a CPU computes with them (see
+            :class:`mmfeatdistill.teacher.packed_convolutions.PackedConvolutions`). Equal up to rounding; batches of
+            other sides take longer. Defaults to None: laid out anew in every pass.
         key (str): Where the options stand in the config.
 
     Attributes:
@@ -47,7 +52,8 @@ class Acceleration:
     """
 
     def __init__(self, fuse_conv_bn: bool = False, channels_last: bool = False, dtype: Optional[str] = None,
-                 compile: Union[bool, Mapping] = False, side_stream: bool = False, *, key: str) -> None:
+                 compile: Union[bool, Mapping] = False, side_stream: bool = False,
+                 packed_for: Optional[Sequence[int]] = None, *, key: str) -> None:
         flags = dict(fuse_conv_bn=fuse_conv_bn, channels_last=channels_last, side_stream=side_stream)
         for name, value in flags.items():
             if not isinstance(value, bool):
@@ -57,7 +63,11 @@ class Acceleration:
         if not isinstance(compile, (bool, Mapping)):
             raise ConfigError(f'{key}.compile: expected True, False or a dict with the options of torch.compile, got '
                               f'{compile!r}.')
+        if packed_for is not None:
+            _check_packed_for(packed_for, dtype, f'{key}.packed_for')
         self._key = key
+        self._packed_for = None if packed_for is None else tuple(packed_for)
+        self._packed: Optional[PackedConvolutions] = None
         self._fuse_conv_bn, self._channels_last = fuse_conv_bn, channels_last
         self._dtype = _DTYPES[dtype] if dtype is not None else None
         self._compile = compile
@@ -70,7 +80,7 @@ class Acceleration:
         """Builds it from its config.
 
         Args:
-            cfg (dict, optional): The options; None for none.
+            cfg (dict | str, optional): The options; None for none, as at first with ``'auto'``.
             key (str): Where it stands in the config.
 
         Returns:
@@ -79,8 +89,10 @@ class Acceleration:
         Raises:
             ConfigError: It is no dict, or has an unknown key.
         """
+        if cfg == 'auto':
+            cfg = None
         if not isinstance(cfg, Mapping) and cfg is not None:
-            raise ConfigError(f'{key}: expected a dict such as dict(fuse_conv_bn=True), got {cfg!r}.')
+            raise ConfigError(f"{key}: expected a dict such as dict(fuse_conv_bn=True), 'auto' or None, got {cfg!r}.")
         options = {name: value for name, value in (cfg or {}).items() if name != '_scope_'}
         check_options(inspect.signature(cls), options, key, found=('key',))
         return cls(**options, key=key)
@@ -88,7 +100,7 @@ class Acceleration:
     @property
     def changes_modules(self) -> bool:
         """Whether the modules do not compute on their own any more what they computed before."""
-        return bool(self._fuse_conv_bn or self._dtype or self._compile)
+        return bool(self._fuse_conv_bn or self._dtype or self._compile or self._packed_for)
 
     def apply(self, model: nn.Module, taps: Sequence[Tap], run: Callable[[], Any],
               read: Callable[[], Features]) -> None:
@@ -103,10 +115,30 @@ class Acceleration:
         Raises:
             ConfigError: The network does not run so.
         """
-        if not (self.changes_modules or self._channels_last):
+        if not (self._fuse_conv_bn or self._channels_last or self._dtype or self._compile):
             return
-        places = [tap.place for tap in taps]
-        before, done = read(), []
+        before = read()
+        done = self.change(model, taps, run)
+        self._dtypes = None if self._dtype is None else (next(iter(before.values()))[0].dtype, self._dtype)
+        self.difference = difference(before, self._try(read, done))
+        print_log(f'{self._key}: {", ".join(done)}; relative difference of the features of a small image: '
+                  f'{self.difference:.1e}.', logger='current', level=logging.INFO)
+
+    def change(self, model: nn.Module, taps: Sequence[Tap], run: Callable[[], Any]) -> list[str]:
+        """Changes a network.
+
+        Args:
+            model (nn.Module): The network.
+            taps (Sequence[Tap]): What is read of it.
+            run: Runs it on a small image, from end to end.
+
+        Returns:
+            list[str]: What was done, in words.
+
+        Raises:
+            ConfigError: ``torch.compile`` refuses its options.
+        """
+        places, done = [tap.place for tap in taps], []
         if self._fuse_conv_bn:
             pairs = fusible(model, run, places)
             fuse(model, pairs)
@@ -115,7 +147,6 @@ class Acceleration:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             done.append('channels last')
         if self._dtype is not None:
-            self._dtypes = next(iter(before.values()))[0].dtype, self._dtype
             model.to(self._dtype)
             done.append(f'{self._dtype}'.removeprefix('torch.'))
         if self._compile:
@@ -127,9 +158,48 @@ class Acceleration:
                 except (TypeError, ValueError, RuntimeError) as error:
                     raise ConfigError(f'{self._key}.compile: torch.compile refuses {options}: {error}') from error
             done.append(f'{len(parts)} parts compiled')
-        self.difference = _difference(before, self._try(read, done))
-        print_log(f'{self._key}: {", ".join(done)}; relative difference of the features of a small image: '
-                  f'{self.difference:.1e}.', logger='current', level=logging.INFO)
+        return done
+
+    def pack(self, model: nn.Module, inputs: Any, shown: int, run: Callable[[], Any]) -> None:
+        """Lays weights out where that is asked for, when the first batch of the size in question is there.
+
+        Args:
+            model (nn.Module): The network.
+            inputs (Tensor): Its batch, shape (N, C, H, W).
+            shown (int): How many of its images ``run`` shows.
+            run: Runs the network on them.
+
+        Raises:
+            ConfigError: ``packed_for`` on another device than a CPU.
+        """
+        if self._packed_for is None or self._packed is not None or tuple(inputs.shape[1:]) != self._packed_for[1:]:
+            return
+        if inputs.device.type != 'cpu':
+            raise ConfigError(f'{self._key}.packed_for: is for a CPU, but this training runs on '
+                              f'{str(inputs.device)!r}; remove it here.')
+        self._packed = PackedConvolutions(model, run, self._packed_for[0], shown)
+
+    @contextmanager
+    def unpacked(self) -> Iterator[None]:
+        """The weights as they were, to be moved or converted; afterwards they are laid out again, if still possible."""
+        if self._packed is not None:
+            self._packed.unpack()
+        yield
+        if self._packed is not None and not self._packed.pack():
+            self._packed = None
+
+    def undo(self, model: nn.Module, before: 'Snapshot') -> None:
+        """Makes a network what it was, bit for bit.
+
+        Args:
+            model (nn.Module): As :meth:`change` and :meth:`pack` have left it.
+            before (Snapshot): Of it, taken before.
+        """
+        if self._packed is not None:
+            self._packed.unpack()
+            self._packed = None
+        before.restore()
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def queue(self, inputs: Tensor) -> AbstractContextManager:
         """Where a pass is queued: in parallel with the student with ``side_stream``, otherwise before it.
@@ -167,6 +237,8 @@ class Acceleration:
 
     def outputs(self, features: Features) -> Features:
         """Features as they would be without the options."""
+        if self._channels_last:  # losses compare them with a student's, of which the rows lie in memory
+            features = {tap: [tensor.contiguous() for tensor in tensors] for tap, tensors in features.items()}
         if self._dtypes is None:
             return features
         return {tap: [tensor.to(self._dtypes[0]) if tensor.is_floating_point() else tensor for tensor in tensors]
@@ -180,6 +252,34 @@ class Acceleration:
                               f'{type(error).__name__}: {error}') from error
 
 
+class Snapshot:
+    """The parameters and children that the modules of a network have, without copying them.
+
+    Args:
+        model (nn.Module): The network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._held = [(module, dict(module._parameters), dict(module._modules)) for module in model.modules()]
+
+    def restore(self) -> None:
+        """Gives the modules back what they had."""
+        for module, parameters, children in self._held:
+            module._parameters.update(parameters)
+            module._modules.update(children)
+
+
+def _check_packed_for(given: Any, dtype: Optional[str], key: str) -> None:
+    is_shape = (isinstance(given, Sequence) and len(given) == 4
+                and all(isinstance(side, int) and side > 0 for side in given))
+    if not is_shape:
+        raise ConfigError(f'{key}: expected the shape of a batch, such as (16, 3, 224, 224), got {given!r}.')
+    if dtype is not None:
+        raise ConfigError(f'{key}: is for single precision; leave dtype={dtype!r} or this out.')
+    if not can_pack():
+        raise ConfigError(f'{key}: this PyTorch has no oneDNN, or one without packed weights; leave it out.')
+
+
 def _parts_between(module: nn.Module, tapped: Collection[str], prefix: str = '') -> Iterator[nn.Module]:
     """The largest modules without a tap inside; single layers are not worth it."""
     for name, child in module.named_children():
@@ -190,7 +290,15 @@ def _parts_between(module: nn.Module, tapped: Collection[str], prefix: str = '')
             yield child
 
 
-def _difference(before: Features, after: Features) -> float:
-    """The largest difference of a feature over the feature's largest value."""
+def difference(before: Features, after: Features) -> float:
+    """The largest difference of a feature over the feature's largest value.
+
+    Args:
+        before (Features): Tensors by tap.
+        after (Features): The same of another pass.
+
+    Returns:
+        float: 0 where there is nothing to compare.
+    """
     pairs = [(a, b) for tap in before for a, b in zip(before[tap], after[tap]) if a.numel()]
     return max((float((a - b).abs().max() / a.abs().max().clamp(min=1e-12)) for a, b in pairs), default=0.0)

@@ -77,7 +77,7 @@ def _pairs(calls: Sequence[Call], read: Collection[Place]) -> Iterator[ConvNorm]
     runs = Counter(id(call.module) for call in calls)
     tapped = [tensor for call in calls for place in read if place.path == call.path
               for tensor in (call.inputs if place.is_input else call.outputs)]
-    convs = [call for call in calls if _is_plain_conv(call.module) and runs[id(call.module)] == 1
+    convs = [call for call in calls if is_plain_conv(call.module) and runs[id(call.module)] == 1
              and not _has(tapped, call.outputs[0])]
     norms = [call for call in calls if _is_fixed_norm(call.module)]
     for conv in convs:
@@ -90,8 +90,8 @@ def _has(tensors: Sequence[Tensor], wanted: Tensor) -> bool:
     return any(tensor is wanted for tensor in tensors)
 
 
-def _is_plain_conv(module: nn.Module) -> bool:
-    # Subclasses such as those with standardized weights do something else with their weights.
+def is_plain_conv(module: nn.Module) -> bool:
+    """Whether a module is a convolution of the usual kind; one that standardizes its weights is not."""
     return type(module) in (nn.Conv2d, Conv2d)
 
 

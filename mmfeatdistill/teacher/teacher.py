@@ -18,9 +18,16 @@ from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 from mmfeatdistill.registry import check_options, check_values
 from mmfeatdistill.taps.dry_run import Entry, probe, run_entry
 from mmfeatdistill.taps.isolation import batch_statistics, eval_isolated, random_state_aside
-from mmfeatdistill.taps.reader import TappedPass, TapReader
+from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
 from mmfeatdistill.taps.tracing import tensors_in
-from mmfeatdistill.teacher.acceleration import Acceleration
+from mmfeatdistill.teacher.acceleration import Acceleration, Snapshot, difference
+from mmfeatdistill.teacher.automatic_acceleration import (
+    AutomaticAcceleration,
+    Trial,
+    images_shown,
+    most_difference,
+    timed,
+)
 from mmfeatdistill.teacher.image_sizes import fitting_multiple, fitting_size
 from mmfeatdistill.teacher.initialization import skip_random_init
 from mmfeatdistill.teacher.input_size import InputSize
@@ -51,8 +58,10 @@ class Teacher:
             another shape, is an error. Defaults to True. One that fits nothing always is.
         batch_statistics (bool): Whether BatchNorm normalizes by the statistics of the batch, as the authors of OFD let
             their teachers do, in place of the running ones; those stay as they were loaded. Defaults to False.
-        acceleration (dict, optional): What makes it cheaper to run; the options of
-            :class:`mmfeatdistill.teacher.acceleration.Acceleration`.
+        acceleration (dict | str, optional): What makes it cheaper to run; the options of
+            :class:`mmfeatdistill.teacher.acceleration.Acceleration`. Defaults to ``'auto'``: those that leave the
+            features what they are up to rounding, chosen in the first iterations of a training (see
+            :class:`mmfeatdistill.teacher.automatic_acceleration.AutomaticAcceleration`). None for none.
         weights_only (bool): Whether a checkpoint that holds more than tensors and plain data is refused, as reading the
             rest runs code of the choice of whoever made the file. Defaults to True.
         input (dict, optional): What images the network takes, where its config does not tell it rightly: ``mean`` and
@@ -68,6 +77,7 @@ class Teacher:
         weights_only (bool): Whether the checkpoint is read as data alone.
         load_report (LoadReport, optional): How the checkpoint fitted.
         input (TeacherInput): What images it takes, and what is made of the student's for it.
+        automatic (AutomaticAcceleration, optional): Chooses what makes it cheaper, where that is left to it.
 
     Raises:
         ConfigError: Neither or both of ``config`` and ``model``, no such config, no checkpoint stated, or
@@ -76,7 +86,7 @@ class Teacher:
 
     def __init__(self, config: Optional[str] = None, model: Optional[dict] = None,
                  checkpoint: Optional[str] = 'auto', strict: bool = True, batch_statistics: bool = False,
-                 acceleration: Optional[dict] = None, weights_only: bool = True, input: Optional[dict] = None,
+                 acceleration: Union[str, dict, None] = 'auto', weights_only: bool = True, input: Optional[dict] = None,
                  student_input: Optional[dict] = None, *,
                  student_preprocessor: nn.Module, key: str = 'model.teacher') -> None:
         if (config is None) == (model is None):
@@ -88,6 +98,7 @@ class Teacher:
         self.weights_only = weights_only
         self._batch_statistics = batch_statistics
         self._acceleration = Acceleration.from_config(acceleration, f'{key}.acceleration')
+        self.automatic = AutomaticAcceleration() if acceleration == 'auto' else None
         loaded = None
         if config is not None:
             with config_key(f'{key}.config'):
@@ -203,11 +214,71 @@ class Teacher:
             if self._batch_statistics:
                 raise ConfigError(f'{self._key}.acceleration: needs the running statistics of BatchNorm, but '
                                   'batch_statistics=True replaces them; only channels_last is possible here.')
+        if runs_elsewhere or self._batch_statistics or self._reader is None or self._reader.draws:
+            self.automatic = None
+        self._small = reading
+        self._apply(self._acceleration)
+
+    def _apply(self, acceleration: Acceleration) -> None:
+        self._acceleration, small = acceleration, self._small
         with eval_isolated(self.model):
-            self._acceleration.apply(
-                self.model, reading.reader.taps,
-                lambda: run_entry(self.model, self._entry, reading.inputs, reading.data_samples),
-                lambda: self._read(reading.inputs, reading.data_samples).features)
+            acceleration.apply(self.model, small.reader.taps, self._run_small,
+                               lambda: self._read(small.inputs, small.data_samples).features)
+
+    def _run_small(self) -> Any:
+        """Runs the network on a small image, from end to end."""
+        return run_entry(self.model, self._entry, self._small.inputs, self._small.data_samples)
+
+    def start_training(self, state: Optional[Mapping] = None) -> None:
+        """Lets ``acceleration='auto'`` look at the batches from now on; with other options nothing changes.
+
+        Args:
+            state (dict, optional): Of ``automatic``, where a training is resumed.
+        """
+        if self.automatic is not None:
+            chosen = self.automatic.start(state)
+            if chosen:
+                self._apply(Acceleration.from_config(chosen, f'{self._key}.acceleration'))
+
+    def _settle(self, images: Any, data_samples: Optional[Sequence[Any]]) -> None:
+        """Packs weights or chooses options, if this batch is the one for it."""
+        with eval_isolated(self.model):
+            self._acceleration.pack(self.model, images, len(images), lambda: self._read(images, data_samples))
+            options = None if self.automatic is None else self.automatic.look(images)
+            if options is not None:
+                self._try_options(options, images, data_samples)
+
+    def _try_options(self, options: Mapping, images: Tensor, data_samples: Optional[Sequence[Any]]) -> None:
+        """Takes options for good if features and times of a batch are as they should be."""
+        assert self.automatic is not None
+        shown = self._images_shown(images, data_samples)
+
+        def read() -> Features:
+            return self._read(images[:shown], data_samples[:shown] if data_samples is not None else None).features
+
+        expected, seconds = timed(read, images.is_cuda)
+        plain, before = self._acceleration, Snapshot(self.model)
+        self._acceleration = Acceleration.from_config(options, f'{self._key}.acceleration')
+        try:
+            self._acceleration.change(self.model, self._small.reader.taps, self._run_small)
+            self._acceleration.pack(self.model, images, shown, read)
+            given, faster = timed(read, images.is_cuda)
+            self._acceleration.difference = difference(expected, given)
+            trial = Trial(self._acceleration.difference, faster / seconds, most_difference(expected))
+        except Exception as error:  # noqa: BLE001 - whatever a layer says that cannot run so
+            trial = Trial(failure=f'{type(error).__name__}: {error}')
+        is_taken = self.automatic.choose(options, trial)
+        if not is_taken:
+            self._acceleration.undo(self.model, before)
+            self._acceleration = plain
+        print_log(f'{self._key}.acceleration: {trial.told(options, is_taken)}', logger='current', level=logging.INFO)
+
+    def _images_shown(self, images: Tensor, data_samples: Optional[Sequence[Any]]) -> int:
+        """How many of a batch a trial shows, which should not take long."""
+        if data_samples is not None and len(data_samples) != len(images):
+            return len(images)  # groups of images, which belong together
+        first = data_samples[:1] if data_samples is not None else None
+        return images_shown(timed(lambda: self._read(images[:1], first).features, images.is_cuda, 0)[1], len(images))
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],
@@ -246,7 +317,9 @@ class Teacher:
             inputs = inputs.flatten(0, -4)  # images in groups, as mmdet's ReID has them
         with self._acceleration.queue(inputs):
             try:
-                return self._read(self.input.images(inputs, data_samples), data_samples, wanted, inputs.shape[-2:])
+                images = self.input.images(inputs, data_samples)
+                self._settle(images, data_samples)
+                return self._read(images, data_samples, wanted, inputs.shape[-2:])
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -318,7 +391,8 @@ class Teacher:
             function: What ``nn.Module._apply`` is given.
         """
         if not self._is_shared:
-            self.model._apply(function)
+            with self._acceleration.unpacked():
+                self.model._apply(function)
             self.input.convert._apply(function)
             self._freeze()  # anew: what LeViT, for one, has prepared for eval mode is no buffer
 
