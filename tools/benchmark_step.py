@@ -123,8 +123,10 @@ def show(path: str, costs: StepCosts, args: argparse.Namespace) -> None:
     for name, share in costs.operators.items():
         operators.add_row(name, f'{share:.1%}')
     Console().print(table, operators)
-    ratios = (f'{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})' for ratio in (costs.ratio, costs.plain_ratio))
-    print('distilled step / sum of the three parts: {}; / student and plain teacher: {}'.format(*ratios))
+    ratios = (f'{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})'
+              for ratio in (costs.ratio, costs.plain_ratio, costs.by_hand))
+    print('distilled step / sum of the three parts: {}; / student and plain teacher: {}; by hand at least: {}'.format(
+        *ratios))
     memory = costs.memory_mib
     print(f'median of {costs.rounds} rounds, {args.device}, torch {torch.__version__}, '
           f'{torch.get_num_threads()} thread(s)\n'

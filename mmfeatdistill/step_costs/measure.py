@@ -46,6 +46,8 @@ class StepCosts:
         seconds (dict[str, float]): Time of each part, on a CPU that of the processor.
         ratio (Median): Distilled step over student, teacher and objectives.
         plain_ratio (Median): Distilled step over student and plain teacher.
+        by_hand (Median): Student, plain teacher and objectives over student and plain teacher: at least what a step
+            costs whose teacher is one's own hooks and ``no_grad``.
         peak_mib (dict[str, float]): Memory that each part adds at its peak to what is held before it.
         memory_mib (dict[str, float]): All memory at the peak of ``student``, ``distilled``, ``floor`` and ``bare``.
         difference (float): By how much ``acceleration`` changes the teachers' features, relative to the largest.
@@ -56,6 +58,7 @@ class StepCosts:
     seconds: dict[str, float]
     ratio: Median
     plain_ratio: Median
+    by_hand: Median
     peak_mib: dict[str, float]
     memory_mib: dict[str, float]
     difference: float
@@ -92,11 +95,14 @@ def measure_step(cfg: Config, rounds: int = 200, within: float = 0.01, warmup: i
         if len(rows) >= _LEAST_ROUNDS and _over(rows, PARTS[:3]).error <= within:
             break
     peaks = {part: peak_of(run, device) for part, run in runs.items()}
+    plain = 'student', 'plain_teacher' if step.plain_teachers else 'teacher'
     return StepCosts(
         rounds=len(rows),
         seconds={part: median(row[part] for row in rows) for part in runs},
         ratio=_over(rows, PARTS[:3]),
-        plain_ratio=_over(rows, ('student', 'plain_teacher' if step.plain_teachers else 'teacher')),
+        plain_ratio=_over(rows, plain),
+        by_hand=median_of(sum(row[part] for part in (*plain, 'objectives')) / sum(row[part] for part in plain)
+                          for row in rows),
         peak_mib={part: value / _MIB for part, value in peaks.items()},
         memory_mib={name: value / _MIB for name, value in step.memory(peaks).items()},
         difference=step.difference,

@@ -11,7 +11,9 @@ teachers to their last taps, connectors and losses by themselves, and the distil
 - **ratio**: the distilled step over the sum of the three parts, which it has to compute anyway.
   In brackets, where it is with a probability of 95 %; with fewer than six rounds, the least and the greatest.
 - **plain ratio**: the distilled step over the student's step and the teachers' pass without acceleration: connectors
-  and losses count as overhead here.
+  and losses count as overhead here. **by hand**: student, plain teacher, connectors and losses over the same, which is
+  the least that hooks and a teacher under `no_grad` of one's own cost. **difference**: by how much the teacher's
+  features differ from the plain teacher's, relative to the largest.
 - **memory**: everything that is held at the peak of a step: weights, state of the optimizer, activations. **over
   floor**: over what is held anyway, and the greater of what the teachers take by themselves, and of the student alone
   with the tapped features and what connectors and losses take by themselves. **over bare**: over student, teachers'
@@ -22,11 +24,12 @@ Times are medians of the rounds, on a CPU of the processor's time; ratios are me
 a machine's speed may change from one to the next. Pairs with a size of images are networks of real size on random
 images with random weights; the others are the digit scenes."""
 _TABLES = (
-    ('Each pair', 'plain', ('student', 'teacher', 'objectives', 'distilled', 'ratio', 'plain ratio', 'memory alone',
-                            'memory', 'over floor', 'over bare', 'build', 'rounds')),
+    ('Each pair', 'plain', ('student', 'plain teacher', 'teacher', 'objectives', 'distilled', 'ratio', 'plain ratio',
+                            'by hand', 'difference', 'memory alone', 'memory', 'over floor', 'over bare', 'build',
+                            'rounds')),
     ('Several teachers', 'several', ('teachers', 'student', 'teacher', 'objectives', 'distilled', 'ratio',
                                      'plain ratio', 'memory', 'over floor', 'over bare', 'rounds')),
-    ('Cheaper teachers', 'accelerated', ('options', 'plain teacher', 'teacher', 'distilled', 'ratio', 'plain ratio',
+    ('Other options', 'accelerated', ('options', 'plain teacher', 'teacher', 'distilled', 'ratio', 'plain ratio',
                                          'difference', 'memory', 'rounds')),
 )
 _UNITS = dict.fromkeys(('student', 'teacher', 'objectives', 'distilled', 'plain teacher'), 'ms') | dict.fromkeys(
@@ -84,6 +87,7 @@ def _cells(entry: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
     values = {
         **{part.replace('_', ' '): f'{1000 * value:.1f}' for part, value in seconds.items()},
         'ratio': _known(entry['ratio']), 'plain ratio': _known(entry['plain_ratio']),
+        'by hand': _known(entry['by_hand']),
         'rounds': str(entry['rounds']),
         'memory': f'{memory["distilled"]:.0f}', 'memory alone': f'{memory["student"]:.0f}',
         'over floor': f'{memory["distilled"] / memory["floor"]:.3f}',
