@@ -101,13 +101,15 @@ def measure_losses(cfg: Config, iterations: int = 50) -> LossMeasurement:
         cfg[f'val_{part}'] = cfg[f'test_{part}'] = None
     cfg.merge_from_dict(dict(resume=False, launcher='none', log_level='ERROR', default_hooks=dict(checkpoint=None),
                              train_dataloader=dict(persistent_workers=False)))
-    # Nothing may reach the user's dashboards either.
-    if cfg.get('visualizer') is not None:
-        cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     meter = _Meter(iterations)
     with tempfile.TemporaryDirectory() as cfg.work_dir:
-        # mmengine hands out visualizers by this name, also one that writes where another training was.
+        # MMEngine hands out visualizers by their name, also one that writes where another training was: neither is this
+        # one to have that of the training to come, nor that the one of the measurement before.
         cfg.experiment_name = osp.basename(cfg.work_dir)
+        if cfg.get('visualizer') is not None:
+            # Nothing may reach the user's dashboards either.
+            cfg.visualizer.update(vis_backends=[dict(type='LocalVisBackend')], name=cfg.experiment_name,
+                                  save_dir=cfg.work_dir)
         runner = build_runner(cfg)
         # After hooks that set the factors of schedules, before those that change what is logged.
         runner.register_hook(meter, priority='LOWEST')

@@ -1,6 +1,7 @@
 """Suggested weights give the wished ratio, under the keys that a config has."""
 import argparse
 import os
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -66,6 +67,16 @@ def test_what_is_suggested_gives_the_ratio(in_digits, tmp_path):
     assert balanced.ratio == pytest.approx(0.25, rel=0.03)
     scale = new.value / now.value
     assert balanced.gradient_ratio == pytest.approx(scale * suggestion.gradient_ratio, rel=0.01)
+
+
+def test_the_visualizer_of_the_training_to_come_is_left_alone(in_digits, tmp_path, monkeypatch):
+    from mmseg.visualization import SegLocalVisualizer
+    monkeypatch.setattr(SegLocalVisualizer, '_instance_dict', OrderedDict())
+    cfg = still(tmp_path, DISTILLED['pspnet'], train_dataloader__batch_size=2)
+    assert cfg.visualizer.name == 'visualizer'  # as in all stock configs of mmdet and mmseg
+    measure_losses(cfg, 2)
+    assert measure_losses(cfg, 2).task > 0
+    assert not SegLocalVisualizer.check_instance_created('visualizer')
 
 
 def test_factors_of_a_schedule_do_not_count(in_digits, tmp_path):
