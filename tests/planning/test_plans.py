@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -12,7 +13,7 @@ from mmfeatdistill.planning.tap_proposals import NoTaps, propose
 from mmfeatdistill.planning.tap_proposals import _last_of_each_stride as last_of_each_stride
 from mmfeatdistill.planning.tap_proposals import _Level as Level
 from mmfeatdistill.taps.layout import Layout
-from mmfeatdistill.zoo.configs import load_config
+from mmfeatdistill.zoo.configs import build_model, load_config
 from tests.helpers import models
 from tests.planning.conftest import CLASSES, pair
 
@@ -177,6 +178,19 @@ def test_it_trains_and_resumes(distill, teacher_file):
     assert Path('run/epoch_1.pth').is_file() and f'checkpoint={str(teacher_file)!r}' in text
     said = distill(*CLASSIFIERS, *options, 'train_cfg.max_epochs=2', '--resume')
     assert 'written' not in said and Path('run/epoch_2.pth').is_file() and Path('mine.py').read_text() == text
+
+
+@pytest.mark.slow
+def test_after_its_measurements_it_writes_where_it_was_told(distill):
+    """Stock configs of mmdet and mmseg name their visualizer, which a process then has once."""
+    torch.save(dict(state_dict=build_model(load_config(SEGMENTERS[1])).state_dict()), 'teacher.pth')
+    short = {'train_cfg.max_epochs': 1, 'train_dataloader.dataset.indices': 8, 'train_dataloader.batch_size': 4,
+             'val_dataloader.dataset.indices': 2}
+    for loader in ('train_dataloader', 'val_dataloader'):
+        short |= {f'{loader}.num_workers': 0, f'{loader}.persistent_workers': False}
+    distill(*SEGMENTERS, '--teacher-checkpoint', 'teacher.pth', '--images', '0', '--iterations', '2', '--work-dir',
+            'run', '--cfg-options', *(f'{key}={value}' for key, value in short.items()))
+    assert Path('run/epoch_1.pth').is_file() and list(Path('run').glob('*/vis_data/scalars.json'))
 
 
 def test_methods_are_listed(distill):
