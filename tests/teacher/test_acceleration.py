@@ -150,7 +150,9 @@ def test_a_distilled_step_with_a_low_precision_teacher_has_losses_in_full():
     (dict(side_stream='yes'), r"acceleration\.side_stream: expected True or False, got 'yes'"),
     (dict(compile='max'), r"acceleration\.compile: expected True, False or a dict .* got 'max'"),
     ('fuse_conv_bn',
-     r"model\.teacher\.acceleration: expected a dict such as dict\(fuse_conv_bn=True\), got 'fuse_conv_bn'"),
+     r"acceleration: expected a dict such as dict\(fuse_conv_bn=True\), 'auto' or None, got 'fuse_conv_bn'"),
+    (dict(packed_for=[224, 224]), r'packed_for: expected the shape of a batch, such as \(16, 3, 224, 224\), got'),
+    (dict(packed_for=[2, 3, 64, 64], dtype='bfloat16'), r"packed_for: .*leave dtype='bfloat16' or this out"),
 ])
 def test_wrong_options_name_the_key(options, message):
     with pytest.raises(ConfigError, match=message):
