@@ -1,6 +1,7 @@
 """What makes a frozen teacher cheaper to run, and how far its features then are from what they were."""
 import inspect
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Optional, Union
@@ -160,23 +161,31 @@ class Acceleration:
             done.append(f'{len(parts)} parts compiled')
         return done
 
-    def pack(self, model: nn.Module, inputs: Any, shown: int, run: Callable[[], Any]) -> None:
-        """Lays weights out where that is asked for, when the first batch of the size in question is there.
+    def packs_for(self, inputs: Any) -> bool:
+        """Whether weights are to be laid out, and this is the first batch of the size in question.
+
+        Args:
+            inputs (Tensor): A batch of the network, shape (N, C, H, W).
+        """
+        return (self._packed_for is not None and self._packed is None
+                and tuple(inputs.shape[1:]) == self._packed_for[1:])
+
+    def pack(self, model: nn.Module, inputs: Tensor, shown: int, run: Callable[[], Any]) -> None:
+        """Lays weights out.
 
         Args:
             model (nn.Module): The network.
-            inputs (Tensor): Its batch, shape (N, C, H, W).
+            inputs (Tensor): A batch for which :meth:`packs_for` holds.
             shown (int): How many of its images ``run`` shows.
             run: Runs the network on them.
 
         Raises:
             ConfigError: ``packed_for`` on another device than a CPU.
         """
-        if self._packed_for is None or self._packed is not None or tuple(inputs.shape[1:]) != self._packed_for[1:]:
-            return
         if inputs.device.type != 'cpu':
             raise ConfigError(f'{self._key}.packed_for: is for a CPU, but this training runs on '
                               f'{str(inputs.device)!r}; remove it here.')
+        assert self._packed_for is not None
         self._packed = PackedConvolutions(model, run, self._packed_for[0], shown)
 
     @contextmanager
@@ -298,7 +307,8 @@ def difference(before: Features, after: Features) -> float:
         after (Features): The same of another pass.
 
     Returns:
-        float: 0 where there is nothing to compare.
+        float: 0 where there is nothing to compare, infinity where something is NaN.
     """
     pairs = [(a, b) for tap in before for a, b in zip(before[tap], after[tap]) if a.numel()]
-    return max((float((a - b).abs().max() / a.abs().max().clamp(min=1e-12)) for a, b in pairs), default=0.0)
+    found = [float((a - b).abs().max() / a.abs().max().clamp(min=1e-12)) for a, b in pairs]
+    return math.inf if any(map(math.isnan, found)) else max(found, default=0.0)

@@ -102,7 +102,7 @@ class Trial(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether features are equal up to rounding and passes are not clearly slower; not so where one is NaN."""
+        """Whether features are equal up to rounding and passes are not clearly slower."""
         return not self.failure and self.difference <= self.most and self.ratio <= _SLOWER
 
     def told(self, options: Mapping[str, Any], is_taken: bool) -> str:
@@ -142,7 +142,7 @@ def most_difference(features: Features) -> float:
 
 def _is_autocast(device: torch.device) -> bool:
     # A product tells: what asks for it takes a device in some versions of PyTorch and none in others.
-    ones = torch.ones(1, 1, device=device)
+    ones = torch.ones(1, 1, dtype=torch.float32, device=device)
     return (ones @ ones).dtype != torch.float32
 
 

@@ -48,18 +48,22 @@ class PackedConvolutions:
         """
         if not all(_is_packable(conv) for conv, _ in self._packed):
             return False
-        for conv, shape in self._packed:
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, shape)
-            conv.weight = None  # what reads it past the module fails, and is found in the next pass
-            conv._conv_forward = partial(_convolve, weight, _options(conv), tuple(shape[2:]))
+        try:
+            for conv, shape in self._packed:
+                weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *_options(conv), shape)
+                conv.weight = None  # what reads it past the module fails, and is found in the next pass
+                conv._conv_forward = partial(_convolve, weight, _options(conv), tuple(shape[2:]))
+        except BaseException:
+            self.unpack()  # all or none
+            raise
         return True
 
     def unpack(self) -> None:
         """Lays the weights out as they were, bit for bit."""
         for conv, _ in self._packed:
-            packed = vars(conv).pop('_conv_forward').args[0]
-            conv.weight = nn.Parameter(packed.to_dense(), requires_grad=False)
+            forward = vars(conv).pop('_conv_forward', None)
+            if forward is not None:
+                conv.weight = nn.Parameter(forward.args[0].to_dense(), requires_grad=False)
 
 
 class _Packed(NamedTuple):

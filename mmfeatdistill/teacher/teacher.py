@@ -241,12 +241,14 @@ class Teacher:
                 self._apply(Acceleration.from_config(chosen, f'{self._key}.acceleration'))
 
     def _settle(self, images: Any, data_samples: Optional[Sequence[Any]]) -> None:
-        """Packs weights or chooses options, if this batch is the one for it."""
-        with eval_isolated(self.model):
-            self._acceleration.pack(self.model, images, len(images), lambda: self._read(images, data_samples))
-            options = None if self.automatic is None else self.automatic.look(images)
-            if options is not None:
+        """Packs weights or chooses options, if this batch is the one for it; otherwise it takes no time."""
+        options = None if self.automatic is None else self.automatic.look(images)
+        if options is not None:
+            with eval_isolated(self.model):
                 self._try_options(options, images, data_samples)
+        elif self._acceleration.packs_for(images):
+            with eval_isolated(self.model):
+                self._acceleration.pack(self.model, images, len(images), lambda: self._read(images, data_samples))
 
     def _try_options(self, options: Mapping, images: Tensor, data_samples: Optional[Sequence[Any]]) -> None:
         """Takes options for good if features and times of a batch are as they should be."""
@@ -261,7 +263,8 @@ class Teacher:
         self._acceleration = Acceleration.from_config(options, f'{self._key}.acceleration')
         try:
             self._acceleration.change(self.model, self._small.reader.taps, self._run_small)
-            self._acceleration.pack(self.model, images, shown, read)
+            if self._acceleration.packs_for(images):
+                self._acceleration.pack(self.model, images, shown, read)
             given, faster = timed(read, images.is_cuda)
             self._acceleration.difference = difference(expected, given)
             trial = Trial(self._acceleration.difference, faster / seconds, most_difference(expected))
