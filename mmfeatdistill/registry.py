@@ -103,8 +103,10 @@ def check_options(signature: inspect.Signature, options: Mapping, key: str,
         if option in found:
             raise ConfigError(f'{key}.{option}: is inferred; remove it.')
         if option not in parameters and not takes_any:
-            raise ConfigError(f'{key}.{option}: there is no such option; there is '
-                              f'{", ".join(map(repr, accepted)) or "none"}{did_you_mean(option, accepted)}')
+            there_is = f'there is {", ".join(map(repr, accepted))}' if accepted else 'it takes none, remove it'
+            inferred = f' ({", ".join(found)}: inferred)' if found else ''
+            raise ConfigError(f'{key}.{option}: there is no such option; {there_is}{inferred}'
+                              f'{did_you_mean(option, accepted)}')
     missing = [name for name in accepted
                if parameters[name].default is inspect.Parameter.empty and name not in options
                and parameters[name].kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD,

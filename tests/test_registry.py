@@ -121,6 +121,12 @@ def test_what_cannot_be_built(cfg, words):
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+def test_where_there_is_no_option_what_is_found_is_named():
+    with pytest.raises(ConfigError, match=r'^key.in_channels: there is no such option; it takes none, remove it '
+                                          r'\(.*: inferred\)\.$'):
+        build(dict(type='Conv1x1', in_channels=64), 'key', **SHAPES)
+
+
 def test_found_arguments_are_not_for_the_user():
     with pytest.raises(ConfigError, match=r'key.student_shape: is inferred; remove it'):
         build(dict(type='ChannelMLP', student_shape=(1, 2, 3)), 'key', **SHAPES)

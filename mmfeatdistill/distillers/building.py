@@ -47,6 +47,10 @@ def build_student(student: Union[dict, BaseModel, None],
             student = root.MODELS.build(student)
     if not isinstance(student, BaseModel):
         raise ConfigError(f'model.student: expected a config of an mmengine BaseModel, got {student!r:.200}.')
+    if 'teachers' in vars(student) and ADDED in student._modules:
+        raise ConfigError(f'model.student: {type(student).__name__} is itself a distiller, as where the config of a '
+                          'distillation is inherited: take its student, as in student={{_base_.model.student}}, or '
+                          'change its teacher and objectives in place.')
     if ADDED in student._modules:
         raise ConfigError(f'model.student: {type(student).__name__} has a child named {ADDED!r} already.')
     preprocessor = type(student.data_preprocessor).__name__

@@ -39,8 +39,9 @@ def eval_isolated(model: nn.Module) -> Iterator[None]:
 def training_isolated(model: nn.Module) -> Iterator[None]:
     """The paths that a network takes in training, without what makes a training pass random or leaves a trace.
 
-    Every module with children is in training mode, as the network itself switches; single layers stay in eval mode and
-    dropout is left out. So a feature that is the same tensor in training and in evaluation has the same values.
+    Every module with children is in training mode, as the network itself switches; single layers that may have
+    statistics or draw random numbers stay in eval mode, and dropout is left out. So a feature that is the same tensor
+    in training and in evaluation has the same values.
     Buffers, attributes and random states are as they were after the pass, and so are the contents of lists, dicts and
     plain objects that modules hold, such as histories and assigners. Whether there are gradients is left to the caller:
     parts with gradient checkpointing run otherwise then.
@@ -63,7 +64,7 @@ def training_isolated(model: nn.Module) -> Iterator[None]:
         with random_state_kept(), _NoDropout():
             model.train()  # as it switches itself: stages may be frozen, norms kept in eval mode
             for module in model.modules():
-                if next(module.children(), None) is None:
+                if next(module.children(), None) is None and not _has_only_weights(module):
                     module.training = False
             yield
     finally:
@@ -94,6 +95,16 @@ def _contents(model: nn.Module) -> list[tuple[Any, Any]]:
             found[id(value)] = (value, copy.copy(value))
             stack += value.values() if isinstance(value, dict) else value
     return list(found.values())
+
+
+def _has_only_weights(layer: nn.Module) -> bool:
+    """Whether a layer of a library has nothing but weights: if it asks whether it trains, it computes something else.
+
+    Such as the convolutions of mmdet's TridentNet, which have three branches in training and one afterwards. PyTorch's
+    own layers do so for statistics and dropout alone.
+    """
+    is_foreign = not type(layer).__module__.startswith('torch.')
+    return is_foreign and bool(layer._parameters) and not layer._buffers
 
 
 class _NoDropout(TorchFunctionMode):

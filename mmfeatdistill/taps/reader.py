@@ -298,7 +298,7 @@ class TapReader:
     def _check_all_ran(self, tapped: '_Pass', cause: Optional[Exception] = None) -> None:
         missing = [tap.place.path for tap in tapped.taps if tap.place not in tapped.caught]
         if missing:
-            reason = f' ({type(cause).__name__}: {cause})' if cause else ''
+            reason = f' ({_why_it_ended(cause)})' if cause else ''
             raise TapsNotReached(
                 f'{self.owner}: {missing[0]!r} exists but did not run in this pass{reason}.') from cause
 
@@ -442,6 +442,18 @@ class _Caught:
         return ([tensor._version for tensor in self.tensors] != self._versions
                 or (self._before is not None and self._before.is_stale()))
 
+
+def _why_it_ended(cause: Exception) -> str:
+    """Why a pass ended early; some heads, as that of mmdet's Sparse R-CNN, read labels even without losses."""
+    error = f'{type(cause).__name__}: {cause}'
+    if isinstance(cause, AttributeError) and str(cause.name).startswith(_LABELS):
+        return (f'the pass ended before it, as the network reads the labels of its images, {cause.name!r}, even where '
+                f'it computes no loss, and there are none when a network predicts, as a teacher does; {error}')
+    return error
+
+
+_LABELS = ('gt_', 'ignored_instances')
+"""What attributes of data samples begin with that hold labels."""
 
 _CHECKPOINTING = ('with_cp', 'use_checkpoint', 'gradient_checkpointing')
 """What the libraries call the option by which a block keeps no activations."""

@@ -16,6 +16,9 @@ _STATE_IT = ("State it: {key}=dict(mean=[...], std=[...], channel_order='rgb' or
 _REVERSING = ('_channel_conversion', 'channel_conversion', 'to_rgb')
 """mmengine's and mmdet's names, mmseg's of the original family, mmpretrain's."""
 
+_FILE_ORDER = ('LoadSingleRSImageFromFile', 'LoadMultipleRSImageFromFile')
+"""What gives the channels of a file in its own order, red first, where the other loaders give blue first."""
+
 _RANDOM = ('RandomApply', 'RandomChoice', 'RandomSelect')
 """What runs a transform for some images only."""
 
@@ -127,6 +130,11 @@ class InputSpace(NamedTuple):
     def is_raw(self) -> bool:
         """Whether pixels stay as they are read."""
         return not self.reverses_channels and bool((self.mean == 0).all() and (self.std == 1).all())
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether values change, and not only the order of channels."""
+        return bool((self.mean != 0).any() or (self.std != 1).any())
 
     def pixels(self, images: Tensor) -> Tensor:
         """Undoes the normalization, and not the order of channels.
@@ -293,6 +301,8 @@ def _after(transform: Any, space: InputSpace) -> InputSpace:
     kind = transform.get('type')
     name = getattr(kind, '__name__', str(kind))
     last = name.rpartition('.')[2]
+    if last in _FILE_ORDER or transform.get('imdecode_backend') == 'tifffile':
+        return RAW._replace(reverses_channels=True)
     if last == 'torchvision/Normalize':
         return _normalization(transform, False).after(space)
     if last == 'torchvision/ConvertImageDtype' and space.std.max() != 1:
@@ -347,13 +357,13 @@ def contradiction(images: Sequence[Tensor], space: InputSpace) -> Optional[str]:
         space (InputSpace): As concluded.
 
     Returns:
-        str: The end of a sentence; None if nothing speaks against it.
+        str: The end of a sentence, with what may be the cause; None if nothing speaks against it.
 
     Examples:
         >>> pixels = torch.arange(256.).view(1, 16, 16)
         >>> contradiction([pixels], RAW)
         >>> contradiction([(pixels - 120) / 60], RAW)
-        'from -2.0 to 2.2, which are no pixels from 0 to 255'
+        'from -2.0 to 2.2, which are no pixels from 0 to 255. Perhaps its pipeline normalizes too, out of sight here'
     """
     values = torch.cat([space.pixels(image).flatten()[::max(1, image.numel() // 100_000)] for image in images])
     if not values.numel() or not bool(values.isfinite().all()) or bool(values.max() == values.min()):
@@ -364,5 +374,7 @@ def contradiction(images: Sequence[Tensor], space: InputSpace) -> Optional[str]:
     low, high = torch.quantile(values[:1_000_000], values.new_tensor([0.01, 0.99])).tolist()
     # Photometric augmentation goes beyond 0 and 255, but makes no third of the pixels negative.
     if high - low < 8 or high > 600 or (low < -50 and (values < 0).float().mean() > 0.3):
-        return f'from {low:.1f} to {high:.1f}, which are no pixels from 0 to 255'
+        cause = ('Images of 16 bits have such values: divide mean and std of the student by 257 for what is stated here'
+                 if low > -50 and high > 600 else 'Perhaps its pipeline normalizes too, out of sight here')
+        return f'from {low:.1f} to {high:.1f}, which are no pixels from 0 to 255. {cause}'
     return None

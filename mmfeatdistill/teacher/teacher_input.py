@@ -118,7 +118,7 @@ class TeacherInput:
         if found is not None:
             raise ConfigError(
                 f"{self._key}: the student's batches seem to have {self.batch_space}, by which the first one has "
-                f'values {found}. Perhaps its pipeline normalizes too, out of sight here. '
+                f'values {found}. '
                 f"{how_to_state(f'{self._key}.student_input')}")
 
     def _find_space(self, cfg: Config) -> Optional[InputSpace]:
@@ -129,7 +129,7 @@ class TeacherInput:
             if not has_own:
                 return None if pipeline.is_raw else pipeline
             own = InputSpace.of(self._model.data_preprocessor)
-            if not pipeline.is_raw and not own.is_raw:
+            if pipeline.normalizes and own.normalizes:
                 raise ValueError(f'its pipeline and its data preprocessor both normalize ({pipeline}, and {own}).')
         except ValueError as error:
             raise ValueError(f"the teacher's {error} {how_to_state(f'{self._key}.input')}") from error

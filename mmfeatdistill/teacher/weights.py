@@ -94,6 +94,9 @@ class TeacherWeights:
                     f'very config{going_on}.']), key, report)
             complete = report.fits and not report.unexpected
         print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
+        if broken := [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]:
+            raise ConfigError(f'{key}: {broken[0]!r} has values that are infinite or NaN, as after a training that has '
+                              'diverged, and so would all losses have. Give an earlier checkpoint.')
         self._report = report
         self._compare(report, model, cfg)
         return report

@@ -452,3 +452,18 @@ def test_saving_within_epochs_is_named(tmp_path, warnings):
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2)
     trained(cfg, crash_at=0)
     assert 'mmengine begins the epoch anew' in said(warnings)
+
+
+@pytest.mark.parametrize('by_epoch, words', [(False, 'images are had again or never'), (True, 'number of iterations')])
+def test_batches_of_another_size_are_named(tmp_path, warnings, by_epoch, words):
+    def sized(batch_size):
+        return config(tmp_path, by_epoch=by_epoch, loader=dict(batch_size=batch_size))
+    trained(sized(4), crash_at=6)
+    again = sized(4)
+    again.resume = True
+    trained(again, crash_at=7)
+    assert 'images in a step' not in said(warnings)
+    other = sized(2)
+    other.resume = True
+    trained(other, crash_at=7)
+    assert 'Resumed with 2 images in a step, and saved with 4: ' in said(warnings) and words in said(warnings)

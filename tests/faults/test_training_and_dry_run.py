@@ -1,6 +1,9 @@
 """Networks that give something else in training than when they predict, as teachers do."""
 import pytest
 import torch
+from mmdet.models.backbones.trident_resnet import TridentConv
+from mmengine.registry import MODELS
+from torch import nn
 
 from mmfeatdistill.checks.twin import check_twin
 from mmfeatdistill.distillers import preparing
@@ -12,6 +15,7 @@ from mmfeatdistill.taps.training_run import _difference
 from tests.faults.conftest import said
 from tests.helpers.models import (
     build,
+    classifier,
     detection_batch,
     detector,
     distiller,
@@ -243,3 +247,25 @@ def test_a_training_pass_that_was_cut_short_unlearns_no_calls():
 def test_only_more_rows_of_one_width_are_called_queries(after, are_queries):
     message = _difference([torch.zeros(1, 40, 16)], [torch.zeros(after)])
     assert ('queries' in message) == are_queries and 'when it trains' in message
+
+
+@MODELS.register_module()
+class Branches(nn.Module):
+    """The convolution of mmdet's TridentNet, one layer of three branches in training and of one afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 4, 1)
+        self.trident = TridentConv(8, 8, 3, trident_dilations=(1, 2, 3), test_branch_idx=1)
+
+    def forward(self, x):
+        return sum(self.trident([self.conv(x)] * (3 if self.training else 1))),
+
+
+def test_a_single_layer_that_computes_something_else_in_training():
+    model = classifier()
+    model.backbone = dict(type='Branches')
+    model['head'].in_channels = 8
+    with pytest.raises(ConfigError, match=r"'backbone' gives other values when the network trains.*'backbone.conv'"):
+        distiller(model, teacher(model), dict(a=match('backbone')))
+    distiller(model, teacher(model), dict(a=match('backbone.conv')))

@@ -341,6 +341,15 @@ def test_what_is_left_over_of_what_is_tapped_is_no_fit(tmp_path, left, tap, word
     distiller(detector(), dict(options, strict=False), dict(a=match(tap)))
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_the_weights_of_a_training_that_has_diverged_are_refused(preprocessor, tmp_path, value):
+    weights = build(classifier()).state_dict()
+    weights['backbone.layer3.0.conv1.weight'][0, 0, 0, 0] = value
+    with pytest.raises(ConfigError, match=r"^model.teacher.checkpoint: 'backbone.layer3.0.conv1.weight' has values "
+                                          'that are infinite or NaN.*Give an earlier checkpoint'):
+        made(classifier(), preprocessor, saved(tmp_path / 'a.pth', weights))
+
+
 # --- what tensors do not show ----------------------------------------------------------------
 
 
@@ -373,6 +382,18 @@ def test_what_one_config_leaves_out_is_the_default(tmp_path, log):
     del model.backbone['style']
     [message] = said_in(tmp_path, log, trained, model)
     assert "backbone.style='caffe' (here 'pytorch')" in message
+
+
+@pytest.mark.parametrize('trained, now, found', [
+    (dict(type='LeakyReLU', negative_slope=0.1), dict(type='SiLU'), "type='LeakyReLU' (here 'SiLU')"),
+    (dict(type='LeakyReLU', negative_slope=0.1), dict(type='LeakyReLU'), 'negative_slope=0.1 (here 0.01)'),
+    (dict(type='BN'), dict(type='BN', eps=1e-3), 'eps=1e-05 (here 0.001)'),
+    (dict(type='ReLU', inplace=True), dict(type='ReLU'), None),
+    (dict(type='SyncBN', requires_grad=True, momentum=0.03), dict(type='BN'), None),
+    (dict(type='BN', eps=1e-5), dict(type='mmdet.SyncBN'), None), (dict(type='Conv'), dict(type='Conv2d'), None)])
+def test_what_a_layer_computes_is_compared_and_not_what_it_is_called(trained, now, found):
+    wanted = [] if found is None else [f'neck.act_cfg.{found}']
+    assert list(differences(dict(neck=dict(act_cfg=trained)), dict(neck=dict(act_cfg=now)))) == wanted
 
 
 def test_the_same_network_is_no_other(tmp_path, log):

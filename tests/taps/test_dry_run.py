@@ -133,6 +133,17 @@ def test_the_reason_of_a_failing_model_is_given():
         probed(build(cfg), 'neck')
 
 
+def test_a_forward_that_reads_labels_is_said_to():
+    """As those of mmdet's Sparse R-CNN, QueryInst and YOLACT."""
+    model = build(detector())
+    forward = model.roi_head.forward
+    model.roi_head.forward = lambda x, results, samples: [sample.gt_instances for sample in samples] and forward(
+        x, results, samples)
+    with pytest.raises(ValueError, match=r"'roi_head.bbox_head' exists but did not run in this pass \(the pass ended "
+                                         r"before it, as the network reads the labels of its images, 'gt_instances'"):
+        probed(model, 'roi_head.bbox_head')
+
+
 def test_the_reason_of_a_failing_head_is_given():
     """As mmseg's Mask2Former, whose head needs data samples, which mmseg does not hand on to it."""
     model = build(segmenter())

@@ -26,6 +26,9 @@ _STATE = 'state'
 _PROCESSES = 'processes'
 """Where in ``meta`` of a checkpoint there is how many processes have trained."""
 
+_IMAGES = 'images'
+"""Likewise how many images there were in a step, in all processes."""
+
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
@@ -142,10 +145,14 @@ class _StateLoader(Hook):
         state = checkpoint.get(ADDED, {}).pop(_STATE, None)
         if runner._resume:
             self._owner.loaded = state or {}
-            before, now = checkpoint.get('meta', {}).get(_PROCESSES), get_world_size()
+            meta = checkpoint.get('meta', {})
+            before, now = meta.get(_PROCESSES), get_world_size()
             if before not in (None, now):
                 runner.logger.warning(explain_other_number(
                     before, now, runner.train_dataloader.batch_size))
+            elif meta.get(_IMAGES) is not None and meta[_IMAGES] != (images := _images_of_a_step(runner)):
+                runner.logger.warning(explain_other_batch(
+                    meta[_IMAGES], images, hasattr(runner.train_loop, 'dataloader_iterator')))
 
 
 class _StateSaver(Hook):
@@ -187,7 +194,7 @@ class _StateSaver(Hook):
         """Puts what has changed next to the connectors."""
         if self._owner.state is None:
             return
-        checkpoint.setdefault('meta', {})[_PROCESSES] = get_world_size()
+        checkpoint.setdefault('meta', {}).update({_PROCESSES: get_world_size(), _IMAGES: _images_of_a_step(runner)})
         self._owner.state.meet(late=True)
         saved, lost = self._owner.state.changed()
         if saved:
@@ -221,6 +228,37 @@ def explain_other_number(before: int, now: int, batch_size: Any) -> str:
             'bit for bit: each process draws random numbers of its own, and its losses and BatchNorms see its own '
             f'images. Keep the number of images in a step ({images}), by train_dataloader.batch_size: each step then '
             'has the same images, and schedules and learning rate stay right.')
+
+
+def explain_other_batch(before: int, now: Optional[int], by_iteration: bool) -> str:
+    """What to say of a training that goes on with batches of another size.
+
+    Args:
+        before (int): Images of a step of all processes that wrote the checkpoint.
+        now (int, optional): Of those that resume; None where that is not known.
+        by_iteration (bool): Whether the training counts iterations.
+
+    Returns:
+        str: A warning.
+
+    Examples:
+        >>> print(explain_other_batch(4, 2, True).partition(':')[0])
+        Resumed with 2 images in a step, and saved with 4
+    """
+    data = ('As many batches as before are left out, of the size of now, so images are had again or never'
+            if by_iteration else 'An epoch has another number of iterations')
+    return (f'Resumed with {now or "another number of"} images in a step, and saved with {before}: weights, optimizer, '
+            'averages and the number of the iteration are those of the checkpoint. The training does not end with the '
+            f'same weights. {data}, and schedules and learning rate belong to the batches from before. Keep '
+            f'{before} images in a step, by train_dataloader.batch_size; where they do not fit into memory any more, '
+            'start anew with load_from and optim_wrapper.accumulative_counts.')
+
+
+def _images_of_a_step(runner: Any) -> Optional[int]:
+    """Of all processes; None where a batch sampler does not say it."""
+    loader = runner.train_dataloader
+    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+    return size * get_world_size() if isinstance(size, int) else None
 
 
 def _roots(runner: Any) -> dict[str, Any]:
