@@ -16,7 +16,7 @@ from mmfeatdistill.distillers.preparing import no_gradient, prepare_objectives
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.objectives.base import keep_in_graph
-from mmfeatdistill.objectives.statistics import NeedsStatistics
+from mmfeatdistill.objectives.statistics import needing_statistics
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dry_run import probe
 from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
@@ -138,13 +138,13 @@ class FeatureDistiller(BaseModel):
 
     def images_wanted(self) -> dict[str, float]:
         """How many training images objectives have to see before the first iteration, by name; none that needs none."""
-        wanted = {name: objective.images_wanted for name, objective in self.objectives.items()
-                  if isinstance(objective, NeedsStatistics)}
+        wanted = {name: max((part.images_wanted for part in needing_statistics(objective)), default=0)
+                  for name, objective in self.objectives.items()}
         return {name: count for name, count in wanted.items() if count}
 
     @torch.no_grad()
     def update_statistics(self, inputs: Tensor, data_samples: Optional[list], names: Collection[str]) -> None:
-        """Shows a batch to objectives that rest on statistics (see :class:`NeedsStatistics`).
+        """Shows a batch to objectives that rest on statistics (see :mod:`mmfeatdistill.objectives.statistics`).
 
         Args:
             inputs (Tensor): A batch from the data preprocessor, shape (N, C, H, W).
@@ -154,7 +154,8 @@ class FeatureDistiller(BaseModel):
         shown = {name: self.objectives[name] for name in names}
         started = self._start_teachers(shown, inputs, data_samples)
         for name, teachers in self._finish_teachers(shown, started).items():
-            shown[name].update_statistics(teachers)  # type: ignore[operator]
+            for part in needing_statistics(shown[name]):
+                part.update_statistics(teachers)
 
     def finish_statistics(self, names: Collection[str]) -> None:
         """Lets objectives conclude, in all processes at once, when they have seen all images that they wanted.
@@ -163,7 +164,8 @@ class FeatureDistiller(BaseModel):
             names (Collection[str]): Those objectives.
         """
         for name in names:
-            self.objectives[name].finish_statistics()  # type: ignore[operator]
+            for part in needing_statistics(self.objectives[name]):
+                part.finish_statistics()
 
     @property
     def objectives(self) -> Mapping[str, Objective]:

@@ -8,6 +8,7 @@ from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives.base import Objective, Taps
 from mmfeatdistill.objectives.pairs import FeaturePair, build_connectors, match_features
 from mmfeatdistill.objectives.position_weights import PositionWeight
+from mmfeatdistill.objectives.standardization import Kind, Standardization, check_options
 from mmfeatdistill.objectives.trial import try_losses
 from mmfeatdistill.registry import MODELS, build
 from mmfeatdistill.taps.reader import TappedPass
@@ -32,11 +33,20 @@ class FeatureMatch(Objective):
         weight (dict, optional): How much each position counts, ``dict(type='TeacherScore')`` or
             ``dict(type='GroundTruth')`` (see :mod:`mmfeatdistill.objectives.position_weights`), for a loss that weighs
             positions, such as ``WeightedError``. Defaults to None: all alike.
+        standardize (str, optional): Lets the student mimic :math:`(t - \mu) / \phi`, with the mean :math:`\mu` of each
+            channel of the teacher's feature, and one scale for all of them, ``'isotropic'``, by which the mean variance
+            is 1, or one for each, ``'channel'`` (see
+            :func:`mmfeatdistill.objectives.standardization.mean_and_scale`). The first is PHI-S (arXiv 2410.01680)
+            without its rotation, which changes no loss that is the same in all directions, as squared errors and
+            cosines are. Both are found on training images before the first iteration, as
+            ``dict(type='mmfeatdistill.StatisticsHook')`` in ``custom_hooks`` shows them, and saved for resuming.
+            Defaults to None: the feature as it is.
+        standardize_images (float): On how many training images. Defaults to 2048.
         teacher (int, optional): Which of several teachers is mimicked. Defaults to None: all of them.
 
     Raises:
         TypeError: ``taps`` or ``teacher`` is of another type.
-        ValueError: ``taps`` is empty or does not follow the grammar.
+        ValueError: ``taps`` is empty or does not follow the grammar, or an option has a value that it cannot have.
 
     Examples:
         >>> from mmfeatdistill.taps.reader import TapReader
@@ -51,8 +61,11 @@ class FeatureMatch(Objective):
     """
 
     def __init__(self, taps: Taps, loss: dict, connector: Optional[dict] = None, teacher: Optional[int] = None,
-                 weight: Optional[dict] = None) -> None:
+                 weight: Optional[dict] = None, standardize: Optional[Kind] = None,
+                 standardize_images: float = 2048) -> None:
         super().__init__(taps, teacher)
+        check_options(standardize, standardize_images)
+        self._standardize, self._standardize_images = standardize, standardize_images
         self._configs = dict(loss=loss, connector=connector)
         # Built at once, as it says what is read of a teacher.
         self._position_weight = None if weight is None else _position_weight(weight)
@@ -73,11 +86,21 @@ class FeatureMatch(Objective):
             self._check_weight(self._position_weight, student, teachers, key)
         self.connectors = build_connectors(self._configs['connector'], self.pairs, student, teachers, key)
         try_losses(self.loss, self.connectors, self.pairs, student, teachers, key)
+        self.standardization: Optional[Standardization] = None
+        if self._standardize is not None:
+            self.standardization = Standardization(self._standardize, self._standardize_images, self.pairs, teachers,
+                                                   f'{key}.standardize')
+            self.standardization.check_loss(self.loss, teachers)
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
-        return {f'loss_{i}': self.loss(*pair.connect(connector, *pair.of(student, teachers)),
+        return {f'loss_{i}': self.loss(*pair.connect(connector, *self._features(i, student, teachers)),
                                        **self._weight_of(pair, student, teachers))
                 for i, (connector, pair) in enumerate(zip(self.connectors, self.pairs))}
+
+    def _features(self, index: int, student: TappedPass, teachers: Sequence[TappedPass]) -> tuple[Tensor, Tensor]:
+        """The student's feature, and what it mimics."""
+        own, target = self.pairs[index].of(student, teachers)
+        return own, target if self.standardization is None else self.standardization(target, index)
 
     def _weight_of(self, pair: FeaturePair, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         return {} if self._position_weight is None else dict(weight=self._position_weight.of(pair, student, teachers))

@@ -32,6 +32,11 @@ class Feature(NamedTuple):
         """The feature itself."""
         return tapped[self.tap][self.position]
 
+    @property
+    def is_in_head(self) -> bool:
+        """Whether it is of a head, and so may be what the network predicts."""
+        return 'head' in self.tap.partition('.')[0]
+
     def __str__(self) -> str:
         """Its tap, its position among several, and its stride."""
         stride = self.layout.stride

@@ -2,12 +2,14 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
+from torch import nn
+
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.taps.reader import TappedPass
 
 
 class NeedsStatistics:
-    """A mixin for objectives that rest on statistics of the teachers' features.
+    """A mixin for objectives, or modules in them, that rest on statistics of the teachers' features.
 
     :class:`mmfeatdistill.engine.hooks.StatisticsHook` shows them training images before the first iteration: each batch
     goes to :meth:`update_statistics`, and :meth:`finish_statistics` ends the pass. What was found goes into buffers, so
@@ -45,3 +47,15 @@ class NeedsStatistics:
         if not self._statistics_are_known and self.images_wanted:
             raise ConfigError(message)
         self._statistics_are_known = True
+
+
+def needing_statistics(objective: nn.Module) -> list[NeedsStatistics]:
+    """What of an objective rests on statistics: itself, or modules in it.
+
+    Args:
+        objective (nn.Module): The objective.
+
+    Returns:
+        list[NeedsStatistics]: All of them see the same images, as many as one of them wants.
+    """
+    return [module for module in objective.modules() if isinstance(module, NeedsStatistics)]

@@ -78,9 +78,8 @@ def check_predictions(pair: FeaturePair, student: TappedPass, teacher: TappedPas
     """
     own, target = (as_map(feature).shape[1] for feature in (pair.student.of(student), pair.teacher.of(teacher)))
     sides = ((student, pair.student), (teacher, pair.teacher))
-    in_heads = all('head' in side.tap.partition('.')[0] for _, side in sides)
     # Of a head that scales or casts what a layer gives, the layer is not what the network returns.
-    if not in_heads:
+    if not all(side.is_in_head for _, side in sides):
         return
     are_outputs = any(side.tap in tapped.reader.predictions for tapped, side in sides)
     if own != target and are_outputs:

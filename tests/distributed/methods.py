@@ -4,9 +4,9 @@ import re
 from tests.helpers.runs import CONFIGS
 
 _BY_COST = ('_resnet18', '_faster-rcnn', '_pspnet', '_mask-rcnn')
-SEVERAL = '../tests/distributed/several_objectives.py'
-TRANSFORMER = '../tests/distributed/transformer_detector.py'
-WEIGHTED = '../tests/distributed/weighted.py'
+_HERE = [f'../tests/distributed/{name}.py' for name in (
+    'several_objectives', 'transformer_detector', 'weighted', 'cross_head', 'shared_queries')]
+"""What no shipped config of the digits has."""
 
 
 def _cost(path: str) -> int:
@@ -31,5 +31,5 @@ def _with_every_part(paths: list[str]) -> list[str]:
 
 _ALL = sorted((str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('*/*_digits.py')
                if path.parent.name != 'digits'), key=lambda path: (_cost(path), path))
-WITH_EVERY_PART = [*_with_every_part(_ALL), SEVERAL, TRANSFORMER, WEIGHTED]
+WITH_EVERY_PART = [*_with_every_part(_ALL), *_HERE]
 OTHERS = [path for path in _ALL if path not in WITH_EVERY_PART]

@@ -8,4 +8,4 @@ model = dict(
         lsh=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1'), bias='mean'),
         dkd=dict(type='Decoupled', taps=['head.fc']),
         pooled=dict(type='FeatureMatch', taps=['neck'], connector=dict(type='Conv1x1'),
-                    loss=dict(type='SquaredError'))))
+                    loss=dict(type='SquaredError'), standardize='channel')))

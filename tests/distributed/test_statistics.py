@@ -27,12 +27,12 @@ def test_hashes_are_drawn_alike_whatever_the_seed_of_a_process(two):
         'proposals and masks are drawn by each process for itself'
 
 
-def test_offsets_and_margins_are_those_of_one_process(two, alone):
+def test_offsets_margins_and_scales_are_those_of_one_process(two, alone):
     assert equal(two[0]['shown'], two[1]['shown'])
     for name, value in alone['shown'].items():
         assert torch.allclose(two[0]['shown'][name].double(), value.double(), rtol=1e-4, atol=1e-6), name
-    placed = [value for name, value in alone['shown'].items() if name.endswith(('bias', 'margins.0.value'))]
-    assert len(placed) == 4 and all((value != 0).any() for value in placed)
+    placed = [value for name, value in alone['shown'].items() if name.endswith(('bias', '0.value', '0.scale'))]
+    assert len(placed) == 5 and all((value != 0).any() for value in placed)
     assert not torch.allclose(*(alone['shown'][f'distiller.{list(OBJECTIVES).index(name)}.hashings.0.bias']
                                 for name in ('median', 'some')))
 

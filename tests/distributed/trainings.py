@@ -17,7 +17,9 @@ OBJECTIVES = dict(
     median=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1')),
     some=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1'), max_samples=5),
     mean=dict(type='LSH', taps=['head.fc:in'], connector=dict(type='Conv1x1'), bias='mean'),
-    margins=dict(type='OFD', taps=['backbone.layer4.0.conv1'], margin_images=7))  # no normalization tells these
+    margins=dict(type='OFD', taps=['backbone.layer4.0.conv1'], margin_images=7),  # no normalization tells these
+    standardized=dict(type='FeatureMatch', taps=['backbone'], connector=dict(type='Conv1x1'), standardize='channel',
+                      standardize_images=9, loss=dict(type='SquaredError', loss_weight=0.01)))
 BALANCED = dict(margins='gradient', mean='loss')
 """Objectives whose share is held, and by what it is measured."""
 

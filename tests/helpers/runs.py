@@ -51,3 +51,18 @@ def train(cfg: Config) -> Runner:
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
+
+
+def detecting_digits(work_dir, model) -> Config:
+    """Two epochs of two iterations of a distilled detector, without validation.
+
+    Args:
+        work_dir: Of the run.
+        model: The config of the distiller.
+    """
+    cfg = small(DISTILLED['faster_rcnn'], work_dir, train_dataloader__num_batch_per_epoch=2,
+                train_dataloader__num_workers=0, train_dataloader__batch_size=2)
+    cfg.update({f'val_{part}': None for part in ('cfg', 'dataloader', 'evaluator')})
+    cfg.default_hooks.checkpoint.save_best = None
+    cfg.model = model
+    return cfg

@@ -1,12 +1,15 @@
 """CrossKD: on small heads of mmdet, against the definition and against what it promises."""
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import binary_divergence, quality_focal
 from mmfeatdistill.objectives.dense_head import count_positives, levels_of
+from tests.engine.test_runner import same_tensors, straight_and_resumed
 from tests.helpers.dense import DENSE, dense_detector, towers
 from tests.helpers.models import classifier, count_calls, detection_batch, detector, distiller, losses_of, teacher
+from tests.helpers.runs import CONFIGS, detecting_digits
 
 OWN = 'distiller.'
 
@@ -215,3 +218,12 @@ def test_outputs_in_another_form():
     head = crossed('gfl').student.bbox_head
     with pytest.raises(ValueError, match='GFLHead gives 2 outputs .* not scores of 10 classes'):
         levels_of(head, [torch.zeros(1, 10, 2, 2)] * 2)
+
+
+def test_a_resumed_training_is_the_same_bit_for_bit(in_digits, tmp_path):
+    model = Config.fromfile(CONFIGS.parent / 'tests' / 'distributed' / 'cross_head.py').model
+    straight, resumed = straight_and_resumed(lambda name: detecting_digits(tmp_path / name, model), crash_at=3)
+    assert straight.iter == resumed.iter == 4
+    assert all(value.isfinite().all() for value in straight.model.parameters())
+    assert same_tensors(straight.model.state_dict(), resumed.model.state_dict())
+    assert any('connectors' in name for name in straight.model.state_dict())

@@ -4,12 +4,15 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives.decoder_queries import decode, memory_of, start_of, with_general_points
 from mmfeatdistill.taps.reader import TappedPass
+from tests.engine.test_runner import same_tensors, straight_and_resumed
 from tests.helpers.models import count_calls, detection_batch, detector, distiller, losses_of, stock, teacher
+from tests.helpers.runs import CONFIGS, detecting_digits
 
 _CONFIGS = dict(
     plain='mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
@@ -179,3 +182,11 @@ def test_other_numbers_of_queries_and_layers():
     assert added(losses_of(model, detection_batch((128, 128))))['loss_class'] > 0
     with pytest.raises(ConfigError, match='queries: DINO picks 200 queries among the positions .* and has 85 here'):
         losses_of(model, detection_batch((64, 64)))
+
+
+def test_a_resumed_training_is_the_same_bit_for_bit(in_digits, tmp_path):
+    model = Config.fromfile(CONFIGS.parent / 'tests' / 'distributed' / 'shared_queries.py').model
+    straight, resumed = straight_and_resumed(lambda name: detecting_digits(tmp_path / name, model), crash_at=3)
+    assert straight.iter == resumed.iter == 4
+    assert all(value.isfinite().all() for value in straight.model.parameters())
+    assert same_tensors(straight.model.state_dict(), resumed.model.state_dict())
