@@ -327,8 +327,9 @@ def _some(dataloader: Mapping, preprocessor: nn.Module, training: bool) -> tuple
         data = preprocessor(loader.collate_fn([dataset[index] for index in batch]), training)
         images.append(data['inputs'])
         samples += data['data_samples'] or []
-    flat = images if training else [image[..., :64, :64] for image in images]
-    return torch.cat([image for image in flat if image.shape[1:] == flat[0].shape[1:]]), samples
+    if not training:  # a grid over all of each image: corners show sky and ground, and no objects
+        images = [nn.functional.interpolate(image.float(), size=(64, 64), mode='nearest') for image in images]
+    return torch.cat([image for image in images if image.shape[1:] == images[0].shape[1:]]), samples
 
 
 def _listed(values: torch.Tensor) -> str:

@@ -181,6 +181,18 @@ def test_a_teacher_keeps_its_own_input_and_pipeline(cfg, colors, tmp_path):
     assert [row.order for row in shown.inputs] == ['BGR', 'RGB']
 
 
+def test_all_of_a_large_image_is_compared_with_the_teachers_own_pipeline(cfg, tmp_path):
+    draw = np.random.default_rng(0)
+    for name, color in COLORS.items():
+        image = np.full((192, 192, 3), 124, np.uint8)  # corners say nothing of what is in the middle
+        image[64:128, 64:128] = np.kron(painted(color, draw), np.ones((2, 2, 1)))
+        mmcv.imwrite(image, str(tmp_path / 'val' / name / '0.png'))
+    cfg.train_dataloader, cfg.val_dataloader = validation(tmp_path), validation(tmp_path)
+    [finding] = [finding for check in preflight(cfg, 4).teachers for finding in check.findings
+                 if 'from its own pipeline mean' in finding.text]
+    assert not finding.is_error, finding.text
+
+
 def test_classes_of_the_student_and_the_teacher(cfg):
     cfg.model.student['head'].num_classes = 6
     shown = preflight(cfg, 20)
