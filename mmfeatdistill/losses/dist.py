@@ -69,7 +69,12 @@ class DIST(nn.Module):
         loss_weight (float): Factor of the loss. Defaults to 1.
         standardize (bool): Whether :func:`mmfeatdistill.losses.standardize_logits` comes first on both sides. Defaults
             to False.
+
+    Attributes:
+        takes_softmax (bool): Whether it takes features for the classes of one distribution.
     """
+
+    takes_softmax = True
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0,
                  loss_weight: float = 1.0, standardize: bool = False) -> None:

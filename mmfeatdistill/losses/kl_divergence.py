@@ -67,7 +67,12 @@ class KLDivergence(nn.Module):
         loss_weight (float): Factor of the loss. Defaults to 1.
         standardize (bool): Whether :func:`mmfeatdistill.losses.standardize_logits` comes first on both sides. Defaults
             to False.
+
+    Attributes:
+        takes_softmax (bool): Whether it takes features for the classes of one distribution.
     """
+
+    takes_softmax = True
 
     def __init__(self, tau: float = 4.0, loss_weight: float = 1.0, standardize: bool = False) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from mmfeatdistill.errors import config_key
 from mmfeatdistill.losses import decoupled
 from mmfeatdistill.losses.logit_standardization import standardized_pair
 from mmfeatdistill.objectives.base import Objective, Taps
+from mmfeatdistill.objectives.class_scores import check_softmax
 from mmfeatdistill.objectives.labels import single_labels
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.reader import TappedPass
@@ -61,6 +62,7 @@ class Decoupled(Objective):
                     raise ValueError(f'taps: a tap gives {rows} rows for one image, as box heads do for its regions; '
                                      "expected the logits of a classifier, as in taps=['head.fc'].")
                 self._compare(*pair, torch.zeros(1, dtype=torch.int64, device=pair[0].device))
+        check_softmax(type(self).__name__, self.taps, student, teachers, f'{key}.taps')
 
     def forward(self, student: TappedPass, teachers: Sequence[TappedPass]) -> dict[str, Tensor]:
         return {f'loss_{i}': self._compare(*pair, single_labels(student.data_samples).to(pair[0].device))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.objectives.base import Objective, Taps
+from mmfeatdistill.objectives.class_scores import check_softmax
 from mmfeatdistill.objectives.pairs import FeaturePair, build_connectors, match_features
 from mmfeatdistill.objectives.position_weights import PositionWeight
 from mmfeatdistill.objectives.standardization import Kind, Standardization, check_options
@@ -86,6 +87,8 @@ class FeatureMatch(Objective):
             self._check_weight(self._position_weight, student, teachers, key)
         self.connectors = build_connectors(self._configs['connector'], self.pairs, student, teachers, key)
         try_losses(self.loss, self.connectors, self.pairs, student, teachers, key)
+        if getattr(self.loss, 'takes_softmax', False):
+            check_softmax(type(self.loss).__name__, self.taps, student, teachers, f'{key}.taps')
         self.standardization: Optional[Standardization] = None
         if self._standardize is not None:
             self.standardization = Standardization(self._standardize, self._standardize_images, self.pairs, teachers,
