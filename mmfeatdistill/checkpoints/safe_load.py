@@ -180,6 +180,10 @@ def reading_safely(weights_only: bool = True, source: Optional[str] = None) -> I
 def _check_content(file: IO[bytes], source: str, path: Optional[str]) -> None:
     """Refuses what torch.save has not written, and what is not the file of its name."""
     if not _is_checkpoint(file):
+        if _is_program(file):
+            raise _broken(source, 'it is a TorchScript program, which torch.jit.save has written; reading it would run '
+                          'it. Save its weights where you trust it: '
+                          f"torch.save(torch.jit.load({source!r}).state_dict(), 'weights.pth').")
         file.seek(0)
         head, size = file.read(16), file.seek(0, os.SEEK_END)
         raise _broken(source, f'expected a complete file that torch.save has written, found {size} bytes that begin '
@@ -203,12 +207,20 @@ def _is_checkpoint(file: IO[bytes]) -> bool:
     head = file.read(32)
     if not head.startswith(b'PK\x03\x04'):
         return _TORCH_MAGIC in head
+    return 'data.pkl' in _names_in(file) and not _is_program(file)
+
+
+def _is_program(file: IO[bytes]) -> bool:
+    """Whether it is a TorchScript program, which has constants too; torch would run it."""
+    return {'data.pkl', 'constants.pkl'} <= _names_in(file)
+
+
+def _names_in(file: IO[bytes]) -> set[str]:
+    """The files in a zip archive; none in what is no complete one."""
     try:
-        names = {osp.basename(name) for name in zipfile.ZipFile(file).namelist()}
-    except zipfile.BadZipFile:  # its end is missing
-        return False
-    # A TorchScript program has constants too; torch would run it.
-    return 'data.pkl' in names and 'constants.pkl' not in names
+        return {osp.basename(name) for name in zipfile.ZipFile(file).namelist()}
+    except zipfile.BadZipFile:
+        return set()
 
 
 def _sha256(file: IO[bytes]) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.objectives import Objective
 from mmfeatdistill.registry import SCOPE, build
+from mmfeatdistill.zoo.configs import build_in_scope
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES
 
 ADDED = 'distiller'
@@ -44,7 +45,7 @@ def build_student(student: Union[dict, BaseModel, None],
             student.setdefault('data_preprocessor', copy.deepcopy(data_preprocessor))
         student.setdefault('_scope_', _library_of(student['type']))
         with config_key('model.student'):
-            student = root.MODELS.build(student)
+            student = build_in_scope(student)
     if not isinstance(student, BaseModel):
         raise ConfigError(f'model.student: expected a config of an mmengine BaseModel, got {student!r:.200}.')
     if 'teachers' in vars(student) and ADDED in student._modules:

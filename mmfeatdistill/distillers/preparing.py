@@ -30,7 +30,8 @@ def prepare_objectives(objectives: Mapping[str, Objective], attach_student: Atta
     for name, objective in objectives.items():
         with config_key(f'model.objectives.{name}'):
             read[name] = objective.teachers_read(len(teachers))
-    features = _dry_run(attach_student, {name: objective.student_taps for name, objective in objectives.items()})
+    own = {name: objective.student_taps for name, objective in objectives.items()}
+    features = _dry_run(attach_student, own, objectives)
     _check_training(features, objectives, passes)
     targets = []
     for index, teacher in enumerate(teachers):
@@ -39,7 +40,7 @@ def prepare_objectives(objectives: Mapping[str, Objective], attach_student: Atta
         if not taps:
             raise ConfigError(f'model.{owner}: no objective reads it; remove it, or let an objective have '
                               f'teacher={index}.')
-        targets.append(_dry_run(partial(teacher.attach, owner=owner), taps))
+        targets.append(_dry_run(partial(teacher.attach, owner=owner), taps, objectives))
         _check_channels(features, teacher, targets[-1], owner)
     features, *targets = same_size([features, *targets])
     for name, objective in objectives.items():
@@ -89,7 +90,7 @@ def no_gradient(name: str, taps: Sequence[str]) -> str:
             'the student is frozen up to there. Tap a later place, or remove the objective.')
 
 
-def _dry_run(attach: Attach, taps: Mapping[str, Sequence[str]]) -> TappedPass:
+def _dry_run(attach: Attach, taps: Mapping[str, Sequence[str]], objectives: Mapping[str, Objective]) -> TappedPass:
     """Attaches the taps of all objectives at once; an error names the objective that causes it."""
     with config_key('model.objectives'):
         try:
@@ -97,5 +98,11 @@ def _dry_run(attach: Attach, taps: Mapping[str, Sequence[str]]) -> TappedPass:
         except ValueError:
             for name, of_objective in taps.items():
                 with config_key(f'model.objectives.{name}.taps'):
-                    attach(of_objective)
+                    try:
+                        attach(of_objective)
+                    except ValueError as error:
+                        if objectives[name].networks is None:
+                            raise
+                        kind = type(objectives[name]).__name__
+                        raise ValueError(f'{error} {kind} is for {objectives[name].networks}.') from error
             raise

@@ -123,6 +123,7 @@ class Objective(BaseModule):
         balance (float): One more factor of all losses, by which a hook holds the share of this objective in a band.
         runs_teacher (bool): Whether it runs modules of the teacher itself, beyond reading taps.
         needs_labels (bool): Whether it looks at the labels of a batch, or at what a head draws by them.
+        networks (str, optional): Which networks alone it is for, where it reads places that no config names.
 
     Raises:
         TypeError: ``taps`` is no list, or an entry of it is an invalid tap.
@@ -131,6 +132,7 @@ class Objective(BaseModule):
 
     runs_teacher = False
     needs_labels = False
+    networks: Optional[str] = None
 
     def __init__(self, taps: Taps, teacher: Optional[int] = None) -> None:
         super().__init__()

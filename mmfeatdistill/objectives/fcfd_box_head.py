@@ -49,6 +49,7 @@ class FCFDBoxHead(Objective):
     """
 
     runs_teacher = True
+    networks = 'two-stage detectors, such as Faster R-CNN, on both sides'
     needs_labels = True
 
     def __init__(self, taps: Taps, tau: float = 1.0, appearance_weight: float = 1.0,

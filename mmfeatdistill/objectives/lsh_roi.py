@@ -44,6 +44,7 @@ class LSHRoI(LSH):
     """
 
     runs_teacher = True
+    networks = 'two-stage detectors, such as Faster R-CNN, on both sides'
 
     def __init__(self, hashes: Optional[int] = None, kind: Kind = 'bce', with_l2: bool = True, bias: str = 'zero',
                  std: Union[float, str] = 'classifier', loss_weight: float = 7.0, connector: Optional[dict] = None,

@@ -242,12 +242,18 @@ def _with_outer_strides(features: list[Feature], tapped: TappedPass) -> list[Fea
             for feature, layout, unknown in zip(features, found, is_unknown)]
 
 
+def _example(taps: TapPair, own: Feature, target: Feature) -> str:
+    """How a config names one feature of each side."""
+    named = (f"{side}='{tap.text}{f'[{feature.position}]' if tap.items == slice(None) else ''}'"
+             for (side, tap), feature in zip(taps._asdict().items(), (own, target)))
+    return f'dict({", ".join(named)})'
+
+
 def _match_by_stride(taps: TapPair, own: Sequence[Feature],
                      targets: Sequence[Feature]) -> list[tuple[Feature, Feature]]:
     given = (f"the student's {taps.student.text!r} gives features of stride {_strides(own)}, the teacher's "
              f'{taps.teacher.text!r} of stride {_strides(targets)}')
-    example = 'dict(' + ', '.join(
-        f"{side}='{tap.text}{'[0]' if tap.items == slice(None) else ''}'" for side, tap in taps._asdict().items()) + ')'
+    example = _example(taps, own[0], targets[0])
     levels, target_levels = _levels(own), _levels(targets)
     if not levels or not target_levels:
         if len(own) == len(targets):
@@ -257,6 +263,7 @@ def _match_by_stride(taps: TapPair, own: Sequence[Feature],
     matched: list[tuple[Feature, Feature]] = []
     for stride in (stride for stride in levels if stride in target_levels):
         if len(levels[stride]) != len(target_levels[stride]):
+            example = _example(taps, levels[stride][-1], target_levels[stride][-1])
             raise ValueError(f'{given}: of stride {stride:g}, as many are needed on both sides. Name those that are '
                              f'meant, as in {example}.')
         matched += zip(levels[stride], target_levels[stride])

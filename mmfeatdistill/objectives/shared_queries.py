@@ -66,6 +66,7 @@ class SharedQueries(Objective):
     """
 
     runs_teacher = True
+    networks = 'Deformable DETR and DINO of mmdet, on both sides'
 
     def __init__(self, general: int = 300, layers: Literal['last', 'all'] = 'last', class_weight: float = 1.0,
                  box_weight: float = 5.0, overlap_weight: float = 2.0, teacher: Optional[int] = None) -> None:

@@ -58,7 +58,7 @@ class InputSpace(NamedTuple):
         if said is None and seen is None:
             raise ValueError(f'{type(preprocessor).__name__} has no mean and std, and fails on a plain image, so what '
                              'it makes of pixels is unknown.')
-        if said is None or (seen is not None and not _agree(said, seen)):
+        if said is None or (seen is not None and not agree(said, seen)):
             assert seen is not None, 'one of the two is there'
             said = cls(*(value.float().double() for value in seen[:2]), *seen[2:])
         padding = _first(preprocessor, ('pad_val', 'pad_value'), 0)  # mmseg's, the others'
@@ -186,7 +186,16 @@ def _first(preprocessor: nn.Module, names: Sequence[str], default: float) -> Any
     return next((value for value in values if isinstance(value, (int, float))), default)
 
 
-def _agree(said: InputSpace, seen: InputSpace) -> bool:
+def agree(said: InputSpace, seen: InputSpace) -> bool:
+    """Whether two spaces are the same but for rounding.
+
+    Args:
+        said (InputSpace): Of as many channels as the other, or of one number for all.
+        seen (InputSpace): The other.
+
+    Returns:
+        bool: Without regard to what they pad with.
+    """
     return said.reverses_channels == seen.reverses_channels and all(
         torch.allclose(one.expand(len(other)), other, rtol=1e-3, atol=0.05)
         for one, other in zip(said[:2], seen[:2]))

@@ -1,14 +1,17 @@
 """What images a teacher takes, and what is made of the student's for it."""
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.teacher.input_conversion import InputConversion, InputSpace, disagreement
 from mmfeatdistill.teacher.input_size import InputSize, split_options
-from mmfeatdistill.teacher.input_space import RAW, how_to_state, pipeline_space
+from mmfeatdistill.teacher.input_space import RAW, agree, how_to_state, pipeline_space
+from mmfeatdistill.teacher.sources.timm import timm_normalization
 from mmfeatdistill.zoo.configs import has_own_preprocessor
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -52,6 +55,8 @@ class TeacherInput:
             self.fixes_size = bool(size) or self.size.size is not None
             self._space = InputSpace.stated(pixels, RAW) if self.is_stated else self._find_space(cfg)
         self.follow_pipeline(RAW)
+        if self._space is None:
+            self._say_what_is_taken()
 
     @property
     def space(self) -> InputSpace:
@@ -120,6 +125,21 @@ class TeacherInput:
                 f"{self._key}: the student's batches seem to have {self.batch_space}, by which the first one has "
                 f'values {found}. '
                 f"{how_to_state(f'{self._key}.student_input')}")
+
+    def _say_what_is_taken(self) -> None:
+        """Says that the teacher takes the student's images, and whether its weights may have been made for others.
+
+        Configs of mmpretrain have their data preprocessor next to the model, so a copied model has none.
+        """
+        text = f"{self._key}: its config has no data_preprocessor, so it takes the student's images: {self.space}"
+        trained = timm_normalization(self._model)
+        if trained is None or agree(self.space, InputSpace.stated(trained._asdict(), self.space)):
+            print_log(f'{text}.', logger='current', level=logging.INFO)
+            return
+        means, stds = ([round(v, 3) for v in values] for values in (trained.mean, trained.std))
+        print_log(f"{text}. timm's own weights of the network in it are of other images. If it has these, state it: "
+                  f"{self._key}.input=dict(mean={means}, std={stds}, channel_order='rgb').", logger='current',
+                  level=logging.WARNING)
 
     def _find_space(self, cfg: Config) -> Optional[InputSpace]:
         """What the network takes; None where its config does not say it, and it takes what the student does."""

@@ -3,8 +3,9 @@ import copy
 import importlib.util
 import os
 import os.path as osp
+import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 from mmengine import registry as root
 from mmengine.config import Config
@@ -99,7 +100,7 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     try:
-        built = root.MODELS.build(model)
+        built = build_in_scope(model)
     except TypeError as error:
         if "unexpected keyword argument 'data_preprocessor'" not in str(error):
             raise
@@ -110,6 +111,44 @@ def build_model(cfg: Config, data_preprocessor: Optional[nn.Module] = None) -> n
         # Afterwards: wrappers of other libraries' networks, such as mmpretrain's of timm, take a dict only.
         built.data_preprocessor = data_preprocessor
     return built
+
+
+def build_in_scope(model: Mapping) -> Any:
+    """Builds a model; where a part is in another library than the one that is searched, the error says which.
+
+    mmengine looks parts without a prefix up in the default scope; a prefix of the model's ``type`` is of that alone.
+
+    Args:
+        model (dict): Its config.
+
+    Returns:
+        Any: What it describes.
+
+    Raises:
+        KeyError: There is no such part.
+    """
+    try:
+        return root.MODELS.build(model)
+    except (KeyError, ImportError) as error:
+        found = _UNKNOWN_PART.search(str(error))
+        if found is None:
+            raise
+        name, searched = found.groups()
+        homes = [library for library in TASK_LIBRARIES
+                 if library != searched and importlib.util.find_spec(library) is not None
+                 and root.MODELS.get(f'{library}.{name}') is not None]
+        if not homes:
+            raise
+        own = str(model['type']).partition('.')[0]
+        home = own if own in homes else homes[0]
+        raise KeyError(f"{name!r} is looked up in {searched}, which has none; {' and '.join(homes)} "
+                       f"{'has' if len(homes) == 1 else 'have'} one. Parts without a prefix belong to the default "
+                       f"scope, whatever prefix the model's type has: give the model _scope_={home!r}, next to "
+                       f"type={model['type']!r}, or write type='{home}.{name}'.") from error
+
+
+_UNKNOWN_PART = re.compile(r'(\w+) is not in the (\w+)::model registry')
+"""How mmengine says that a type is unknown."""
 
 
 def has_own_preprocessor(cfg: Config, model: nn.Module) -> bool:

@@ -308,7 +308,7 @@ FOREIGN = {
     'Git LFS': (bytes_of(b'version https://git-lfs.github.com/spec/v1\n'), "begin with b'version https://'"),
     'safetensors': (bytes_of((64).to_bytes(8, 'little') + b'{"a":{}}'),
                     r'expected a complete file that torch.save has written, .*\{"a":\{\}\}.*or save the weights in it'),
-    'TorchScript': (scripted, r"begin with b'PK.*save the weights in it by torch.save"),
+    'TorchScript': (scripted, r'is a TorchScript program, .* torch.save\(torch.jit.load\('),
     'zip': (zipped, r"begin with b'PK"),
     'pickle': (bytes_of(pickle.dumps(dict(model=1))), r'begin with b'),
     'text': (bytes_of(b'hello'), "found 5 bytes that begin with b'hello'. Download or copy it again")}

@@ -11,6 +11,7 @@ from torch import nn
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.teacher.input_space import RAW, InputSpace, contradiction, pipeline_space
 from mmfeatdistill.teacher.teacher import Teacher
+from tests.faults.conftest import said
 from tests.helpers.models import (
     RGB,
     build,
@@ -329,6 +330,23 @@ def test_an_inline_timm_classifier():
     made = Teacher(model=dict(type='mmpretrain.TimmClassifier', model_name='resnet18', pretrained=False),
                    checkpoint=None, student_preprocessor=student)
     assert made.input.convert.is_identity
+
+
+@pytest.mark.parametrize('network', [
+    dict(type='mmpretrain.TimmClassifier', model_name='vit_tiny_patch16_224', depth=1, pretrained=False),
+    dict(type='mmpretrain.ImageClassifier',
+         backbone=dict(type='TIMMBackbone', model_name='resnet18', features_only=True, pretrained=False))])
+@pytest.mark.parametrize('mean', [[127.5] * 3, RGB['mean'], [1.0, 2.0, 3.0]])
+def test_a_network_of_timm_without_a_preprocessor_whose_weights_are_of_other_images(network, mean, log):
+    timm = pytest.importorskip('timm')
+    model = classifier()
+    std = [127.5] * 3 if mean == [127.5] * 3 else RGB['std']
+    model.data_preprocessor = dict(type='ClsDataPreprocessor', mean=mean, std=std, to_rgb=True)
+    Teacher(model=copy.deepcopy(network), checkpoint=None, student_preprocessor=build(model).data_preprocessor)
+    name = network.get('model_name') or network['backbone']['model_name']
+    own = [255 * value for value in timm.get_pretrained_cfg(name).mean]
+    assert said(log, 'has no data_preprocessor', str(mean))
+    assert said(log, f'model.teacher.input=dict(mean={own}') != (own == pytest.approx(mean))
 
 
 def test_a_teacher_whose_config_normalizes_in_its_pipeline(tmp_path):

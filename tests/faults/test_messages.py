@@ -1,4 +1,5 @@
 """Messages name the cause, the config key, and the nearest thing that works."""
+import copy
 import importlib
 import re
 import sys
@@ -8,6 +9,7 @@ import pytest
 import torch
 from mmengine import registry as root
 from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,7 +17,17 @@ from mmfeatdistill.engine.hooks._runner_options import check_runner_options
 from mmfeatdistill.errors import ConfigError, config_key, failed_import
 from mmfeatdistill.teacher.image_sizes import fitting_multiple, fitting_size
 from mmfeatdistill.zoo.configs import load_config, zoo_weights
-from tests.helpers.models import classifier, detection_batch, detector, distiller, losses_of, match, stock, teacher
+from tests.helpers.models import (
+    classifier,
+    detection_batch,
+    detector,
+    distiller,
+    losses_of,
+    match,
+    segmenter,
+    stock,
+    teacher,
+)
 
 
 class Merge(nn.Module):
@@ -271,3 +283,27 @@ def test_outputs_for_other_anchors_are_refused():
     with pytest.raises(ConfigError, match='boxes in other encodings: .*stds='):
         distiller(dense(retina), teacher(other), dict(a=dict(match('bbox_head'), connector=None)))
     distiller(dense(retina), teacher(dense(retina)), dict(a=dict(match('bbox_head'), connector=None)))
+
+
+# --- objectives and parts of other networks ---------------------------------------------------
+
+
+@pytest.mark.parametrize(('objective', 'needed'), [
+    (dict(type='LSHRoI'), 'LSHRoI is for two-stage detectors'),
+    (dict(type='FCFDBoxHead', taps=['neck']), 'FCFDBoxHead is for two-stage detectors'),
+    (dict(type='SharedQueries'), 'SharedQueries is for Deformable DETR and DINO')])
+def test_an_objective_for_other_networks_says_for_which_it_is(objective, needed):
+    retina = dense('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    with pytest.raises(ConfigError, match=rf'a\.taps: student has no module .* {needed}'):
+        distiller(retina, teacher(copy.deepcopy(retina)), dict(a=objective))
+
+
+def test_parts_without_a_prefix_of_a_model_with_one():
+    """The default scope of a training is the student's library; the prefix of a type is of that type alone."""
+    model = segmenter()
+    model.pop('_scope_', None)
+    model.type = f"mmseg.{model.type.rpartition('.')[2]}"
+    with DefaultScope.overwrite_default_scope('mmpretrain'), pytest.raises(
+            ConfigError, match=r"model\.teacher: '\w+' is looked up in mmpretrain, which has none; mmseg has one\. "
+                               r".*give the model _scope_='mmseg', next to type='mmseg\.EncoderDecoder'"):
+        distiller(classifier(), teacher(model), dict(a=match('backbone')))

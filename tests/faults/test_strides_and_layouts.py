@@ -1,4 +1,5 @@
 """Levels of other orders, tokens, channels-last maps, and modules that give one tensor twice."""
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +100,19 @@ def test_levels_that_are_pooled_are_matched_with_those_of_convolutions():
     del pooled.neck['add_extra_convs']
     assert paired(distiller(retinanet(), teacher(pooled), dict(a=match('neck')))) == [
         (stride, stride) for stride in (8, 16, 32, 64, 128)]
+
+
+def test_features_of_one_stride_too_many_are_refused_with_two_that_belong_together():
+    """MobileNetV2 gives two features of stride 16 and two of 32; followed to the letter, the advice must be right."""
+    resnet, mobile = classifier(), classifier()
+    resnet.backbone.out_indices = (0, 1, 2, 3)
+    mobile.backbone = dict(type='MobileNetV2', widen_factor=0.5, out_indices=tuple(range(7)))
+    mobile['head'].in_channels = 160
+    with pytest.raises(ConfigError) as refused:
+        distiller(resnet, teacher(mobile), dict(a=match('backbone')))
+    advice = re.search(r"as in dict\(student='(.*)', teacher='(.*)'\)\.", str(refused.value))
+    named = dict(student=advice[1], teacher=advice[2])
+    assert paired(distiller(resnet, teacher(mobile), dict(a=match(named)))) == [(16, 16)]
 
 
 def test_levels_without_a_common_stride_are_refused_with_both_lists():

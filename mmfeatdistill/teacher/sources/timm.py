@@ -49,6 +49,27 @@ class TimmNetwork(LibraryNetwork):
                          getattr(network, 'num_classes', None), data['input_size'][-1] if is_fixed else None)
 
 
+def timm_normalization(model: nn.Module) -> Optional[Normalization]:
+    """What images timm's own weights are of, for a network of timm that stands inside of an MM model.
+
+    Args:
+        model (nn.Module): Such as mmpretrain's ``TimmClassifier``, or a model with its ``TIMMBackbone``.
+
+    Returns:
+        Normalization: None where the model holds no network of timm, or timm does not tell.
+
+    Examples:
+        >>> timm_normalization(nn.Conv2d(3, 4, 1)) is None
+        True
+    """
+    network = next((module for module in model.modules()
+                    if type(module).__module__.startswith('timm.') and getattr(module, 'pretrained_cfg', None)), None)
+    if network is None:
+        return None
+    data = import_library('timm').data.resolve_model_data_config(network)
+    return Normalization.of_unit_range(data['mean'], data['std'])
+
+
 def _create(timm: Any, name: str, arguments: dict[str, Any], pretrained: bool) -> tuple[nn.Module, bool]:
     """The network, and whether it takes images of one size only."""
     try:
