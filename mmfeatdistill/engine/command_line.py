@@ -4,15 +4,14 @@ import math
 import os
 import os.path as osp
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any, Optional
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device, is_cuda_available
-from torch import distributed
 
 from mmfeatdistill.distill_config import check_distillation, is_distillation
 from mmfeatdistill.engine import needed_hooks
+from mmfeatdistill.engine.processes import check_restarts, choose_port_of_slurm, join_on_cpus
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.zoo.configs import load_config
 
@@ -161,25 +160,13 @@ def configure(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_with_options(args.config, args.cfg_options)
     cfg.launcher = args.launcher
+    if cfg.launcher == 'slurm':
+        choose_port_of_slurm(cfg.get('env_cfg', {}).get('dist_cfg', {}))
     if cfg.launcher != 'none' and get_device() == 'cpu':
-        _join_on_cpus(cfg)
+        join_on_cpus(cfg)
     name = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     return cfg
-
-
-def _join_on_cpus(cfg: Config) -> None:
-    """Joins the processes of a distributed job where mmengine, which gives each a GPU, would fail."""
-    options = cfg.get('env_cfg', {}).get('dist_cfg', {})
-    if cfg.launcher != 'pytorch' or options.get('backend') != 'gloo':
-        raise ValueError(
-            f'--launcher {cfg.launcher}: each process of a distributed job gets a GPU, and none is visible here. On '
-            'CPUs, processes are started by torchrun, as in tools/dist_train.sh, with --launcher pytorch --cfg-options '
-            'env_cfg.dist_cfg.backend=gloo')
-    distributed.init_process_group('gloo', timeout=timedelta(seconds=options.get('timeout', 1800)))
-    cfg.setdefault('model_wrapper_cfg', dict(
-        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False)))
 
 
 def configure_training(args: argparse.Namespace) -> Config:
@@ -194,7 +181,8 @@ def configure_training(args: argparse.Namespace) -> Config:
         Config: Ready for a runner.
 
     Raises:
-        ValueError: An option that does not apply to this config or machine.
+        ValueError: An option that does not apply to this config or machine, or a job that would be started again
+            without ``--resume``.
     """
     needed_hooks.install()
     cfg = configure(args)
@@ -210,9 +198,13 @@ def configure_training(args: argparse.Namespace) -> Config:
                              "it, as in --cfg-options auto_scale_lr.base_batch_size=8; '4xb2' in the name of a stock "
                              'config stands for 4 processes with 2 images each.')
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    check_restarts(args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto')), cfg.work_dir)
+    if args.resume == 'auto':
+        # What has not begun yet begins with the weights that the config names, as it would without the option.
+        cfg.resume = not cfg.get('load_from') or osp.exists(osp.join(cfg.work_dir, 'last_checkpoint'))
+        cfg.load_from = None if cfg.resume else cfg.load_from
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, args.resume
     if args.check_teacher is not None:
         if not is_distillation(cfg):
             raise ValueError('--check-teacher: the config has no teacher, as it is no distillation.')

@@ -70,7 +70,7 @@ def test_without_a_death_it_trains_validates_and_saves_once(digits, tmp_path):
     assert len(list(tmp_path.glob('*/*.log'))) == 1, 'one process writes'
 
 
-@pytest.mark.parametrize('launcher, backend', [('pytorch', 'nccl'), ('slurm', 'gloo')])
+@pytest.mark.parametrize('launcher, backend', [('pytorch', 'nccl'), ('slurm', 'nccl'), ('mpi', 'gloo')])
 def test_a_job_that_needs_gpus_where_there_are_none_says_what_to_do(launcher, backend, monkeypatch):
     monkeypatch.setattr('mmfeatdistill.engine.command_line.get_device', lambda: 'cpu')
     args = run_arguments('').parse_args([str(CONFIGS / DISTILLED['classification']), '--launcher', launcher,
