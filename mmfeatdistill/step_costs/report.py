@@ -21,8 +21,8 @@ teachers to their last taps, connectors and losses by themselves, and the distil
 - **build**: building the distiller over building its student and its teachers by themselves.
 
 Times are medians of the rounds, on a CPU of the processor's time; ratios are medians of what they are in each round, as
-a machine's speed may change from one to the next. Pairs with a size of images are networks of real size on random
-images with random weights; the others are the digit scenes."""
+a machine's speed may change from one to the next. Tables may be of different days. Pairs with a size of images are
+networks of real size on random images with random weights; the others are the digit scenes."""
 _TABLES = (
     ('Each pair', 'plain', ('student', 'plain teacher', 'teacher', 'objectives', 'distilled', 'ratio', 'plain ratio',
                             'by hand', 'difference', 'memory alone', 'memory', 'over floor', 'over bare', 'build',
@@ -87,7 +87,7 @@ def _cells(entry: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
     values = {
         **{part.replace('_', ' '): f'{1000 * value:.1f}' for part, value in seconds.items()},
         'ratio': _known(entry['ratio']), 'plain ratio': _known(entry['plain_ratio']),
-        'by hand': _known(entry['by_hand']),
+        'by hand': _known(entry['by_hand']) if 'by_hand' in entry else '-',  # not in older files
         'rounds': str(entry['rounds']),
         'memory': f'{memory["distilled"]:.0f}', 'memory alone': f'{memory["student"]:.0f}',
         'over floor': f'{memory["distilled"] / memory["floor"]:.3f}',
