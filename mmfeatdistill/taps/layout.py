@@ -190,6 +190,10 @@ def _find_grid(kind: Kind, tokens: int, tall_tokens: int, side: int) -> Layout:
         strides = _strides(rows, (tall_tokens - extra) // rows, side)
         if strides:
             found.append(Layout(kind, strides[-1], extra))
+    if tall_tokens == 2 * tokens:
+        # Nothing stands beside the positions. What is no grid then are the levels of a DETR's encoder, one after the
+        # other: 16 and 4 of them would pass for patches of 14 pixels with 4 registers.
+        found = [layout for layout in found if layout.extra_tokens == 0]
     return found[0] if len(found) == 1 else Layout('plain')
 
 

@@ -287,6 +287,11 @@ def test_attention_of_tokens_to_tokens_is_no_map_that_could_be_resized():
         distiller(beit(24, 16), teacher(beit(36, 8)), dict(a=match(tap)))
 
 
+def test_levels_of_an_encoder_one_after_the_other_are_no_grid():
+    """16 and 4 positions of strides 16 and 32, and 32 and 8, as 4 and 4 x 4, and 4 and 9 x 4 patches of 14 pixels."""
+    assert find_layout(torch.zeros(1, 20, 8), torch.zeros(1, 40, 8), side=64).kind == 'plain'
+
+
 def test_what_grows_with_the_image_along_both_sides_is_no_map():
     assert find_layout(torch.zeros(1, 3, 17, 17), torch.zeros(1, 3, 33, 33), side=64).kind == 'plain'
     assert find_layout(torch.rand(1, 3, 16, 16).softmax(-1), None, side=64).kind == 'plain', 'one size only'
