@@ -21,6 +21,9 @@ class Diary(Hook):
     def __init__(self, pause: float) -> None:
         self.pause = pause
 
+    def before_run(self, runner) -> None:
+        self._note(runner, f'built {runner.iter}')
+
     def before_train(self, runner) -> None:
         self._note(runner, f'start {runner.iter}')
 

@@ -8,13 +8,11 @@ import pytest
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from tests.machines import hosts
 from tests.machines.hosts import Hosts, wait_until
-from tests.machines.trainings import ITERATIONS, iterations, start, start_on, write_config
-from tests.test_crashes import check_equal
+from tests.machines.trainings import ITERATIONS, check_same, iterations, start, start_on, write_config
 
 EPOCH = ITERATIONS // 2
 ENDS_WITHIN = 60
 """Seconds after the time that a process waits for the others; torchrun takes a part of them."""
-PARTS = ('state_dict', 'distiller', 'optimizer', 'param_schedulers')
 
 if hosts.missing():
     pytest.skip(hosts.missing(), allow_module_level=True)
@@ -50,12 +48,6 @@ def interrupted(digits, tmp_path_factory):
         lost = time.monotonic()
         assert jobs[0].wait() != 0
         return folder, jobs[0].output, time.monotonic() - lost
-
-
-def check_same(folder, other, name):
-    first, second = (read_checkpoint_file(str(place / name)) for place in (folder, other))
-    for part in PARTS:
-        check_equal(first[part], second[part], part)
 
 
 def test_a_network_that_is_down_for_less_than_the_timeout_changes_nothing(straight, interrupted):
