@@ -96,11 +96,11 @@ def make_cityscapes(folder: Path, classes: Sequence[str]) -> None:
 
 def make_imagenet(folder: Path, classes: int = 1000) -> None:
     """``train`` with a folder for each of 1000 classes; ``val`` flat, with its labels in ``meta/val.txt``."""
-    gray = cv2.imencode('.jpg', np.full((8, 8, 3), 99, np.uint8))[1].tobytes()
+    noise = cv2.imencode('.jpg', np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))[1].tobytes()
     for label in range(classes):
         path = folder / 'train' / f'n{label:08d}' / f'n{label:08d}_1.JPEG'
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gray)
+        path.write_bytes(noise)
     names = [f'ILSVRC2012_val_{number:08d}.JPEG' for number in range(VAL)]
     for number, name in enumerate(names):
         _write(folder / 'val' / name, Scene(number, 20).image)

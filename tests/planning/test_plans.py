@@ -1,5 +1,6 @@
 """What is decided of a pair, what options say instead, and that the config which is written trains."""
 import json
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -181,8 +182,10 @@ def test_it_trains_and_resumes(distill, teacher_file):
 
 
 @pytest.mark.slow
-def test_after_its_measurements_it_writes_where_it_was_told(distill):
+def test_after_its_measurements_it_writes_where_it_was_told(distill, monkeypatch):
     """Stock configs of mmdet and mmseg name their visualizer, which a process then has once."""
+    from mmseg.visualization import SegLocalVisualizer
+    monkeypatch.setattr(SegLocalVisualizer, '_instance_dict', OrderedDict())  # as in a process of its own
     torch.save(dict(state_dict=build_model(load_config(SEGMENTERS[1])).state_dict()), 'teacher.pth')
     short = {'train_cfg.max_epochs': 1, 'train_dataloader.dataset.indices': 8, 'train_dataloader.batch_size': 4,
              'val_dataloader.dataset.indices': 2}
