@@ -257,6 +257,7 @@ class Branches(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, 4, 1)
         self.trident = TridentConv(8, 8, 3, trident_dilations=(1, 2, 3), test_branch_idx=1)
+        nn.init.ones_(self.trident.weight)  # until it is initialized, it holds whatever was in memory, such as zeros
 
     def forward(self, x):
         return sum(self.trident([self.conv(x)] * (3 if self.training else 1))),
