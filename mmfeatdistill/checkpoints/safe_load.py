@@ -180,7 +180,7 @@ def reading_safely(weights_only: bool = True, source: Optional[str] = None) -> I
 def _check_content(file: IO[bytes], source: str, path: Optional[str]) -> None:
     """Refuses what torch.save has not written, and what is not the file of its name."""
     if not _is_checkpoint(file):
-        if _is_program(file):
+        if _is_program(_names_in(file)):
             raise _broken(source, 'it is a TorchScript program, which torch.jit.save has written; reading it would run '
                           'it. Save its weights where you trust it: '
                           f"torch.save(torch.jit.load({source!r}).state_dict(), 'weights.pth').")
@@ -207,12 +207,12 @@ def _is_checkpoint(file: IO[bytes]) -> bool:
     head = file.read(32)
     if not head.startswith(b'PK\x03\x04'):
         return _TORCH_MAGIC in head
-    return 'data.pkl' in _names_in(file) and not _is_program(file)
+    return 'data.pkl' in (names := _names_in(file)) and not _is_program(names)
 
 
-def _is_program(file: IO[bytes]) -> bool:
-    """Whether it is a TorchScript program, which has constants too; torch would run it."""
-    return {'data.pkl', 'constants.pkl'} <= _names_in(file)
+def _is_program(names: set[str]) -> bool:
+    """Whether an archive is a TorchScript program, which has constants too; torch would run it."""
+    return {'data.pkl', 'constants.pkl'} <= names
 
 
 def _names_in(file: IO[bytes]) -> set[str]:

@@ -329,7 +329,7 @@ def _some(dataloader: Mapping, preprocessor: nn.Module, training: bool) -> tuple
         samples += data['data_samples'] or []
     if not training:  # a grid over all of each image: corners show sky and ground, and no objects
         images = [nn.functional.interpolate(image.float(), size=(64, 64), mode='nearest') for image in images]
-    return torch.cat([image for image in images if image.shape[1:] == images[0].shape[1:]]), samples
+    return torch.cat(images), samples
 
 
 def _listed(values: torch.Tensor) -> str:

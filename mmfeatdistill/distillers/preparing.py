@@ -1,5 +1,6 @@
 """Preparing objectives by one dry run of each network, in a distiller or before there is one."""
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from mmfeatdistill.errors import ConfigError, config_key
@@ -97,12 +98,17 @@ def _dry_run(attach: Attach, taps: Mapping[str, Sequence[str]], objectives: Mapp
             return attach([tap for of_objective in taps.values() for tap in of_objective])
         except ValueError:
             for name, of_objective in taps.items():
-                with config_key(f'model.objectives.{name}.taps'):
-                    try:
-                        attach(of_objective)
-                    except ValueError as error:
-                        if objectives[name].networks is None:
-                            raise
-                        kind = type(objectives[name]).__name__
-                        raise ValueError(f'{error} {kind} is for {objectives[name].networks}.') from error
+                with config_key(f'model.objectives.{name}.taps'), _networks_named(objectives[name]):
+                    attach(of_objective)
             raise
+
+
+@contextmanager
+def _networks_named(objective: Objective) -> Iterator[None]:
+    """Says of places that no config names which networks have them."""
+    try:
+        yield
+    except ValueError as error:
+        if objective.networks is None:
+            raise
+        raise ValueError(f'{error} {type(objective).__name__} is for {objective.networks}.') from error

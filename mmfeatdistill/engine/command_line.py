@@ -12,6 +12,7 @@ from mmengine.device import get_device, is_cuda_available
 from mmfeatdistill.distill_config import check_distillation, is_distillation
 from mmfeatdistill.engine import needed_hooks
 from mmfeatdistill.engine.processes import check_restarts, choose_port_of_slurm, join_on_cpus
+from mmfeatdistill.engine.work_dir import has_begun
 from mmfeatdistill.errors import config_key
 from mmfeatdistill.zoo.configs import load_config
 
@@ -201,7 +202,7 @@ def configure_training(args: argparse.Namespace) -> Config:
     check_restarts(args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto')), cfg.work_dir)
     if args.resume == 'auto':
         # What has not begun yet begins with the weights that the config names, as it would without the option.
-        cfg.resume = not cfg.get('load_from') or osp.exists(osp.join(cfg.work_dir, 'last_checkpoint'))
+        cfg.resume = not cfg.get('load_from') or has_begun(cfg.work_dir)
         cfg.load_from = None if cfg.resume else cfg.load_from
     elif args.resume is not None:
         cfg.resume, cfg.load_from = True, args.resume

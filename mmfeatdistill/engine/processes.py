@@ -13,6 +13,8 @@ from mmengine.logging import print_log
 from mmengine.utils import digit_version
 from torch import distributed
 
+from mmfeatdistill.engine.work_dir import has_begun
+
 _PORTS = range(20_000, 32_768)
 """From which a job of Slurm takes one: below those that Linux gives to connections."""
 
@@ -95,7 +97,7 @@ def check_restarts(resume: Optional[str], work_dir: str) -> None:
         if restarts:
             raise ValueError(f'--max-restarts {restarts}: torchrun starts the same command again, which would not go '
                              f'on from the last checkpoint. Add {instead}.')
-        if int(os.environ.get('SLURM_RESTART_COUNT', 0)) and Path(work_dir, 'last_checkpoint').exists():
+        if int(os.environ.get('SLURM_RESTART_COUNT', 0)) and has_begun(work_dir):
             raise ValueError(f'Slurm has put this job back in the queue and started it again, and {work_dir} holds '
                              f'checkpoints, which it would write over. Submit it again with {instead}.')
     elif restarts and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True' and os.environ.get('RANK') == '0' \

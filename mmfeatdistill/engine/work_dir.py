@@ -34,6 +34,15 @@ def pick_checkpoint(work_dir: str) -> str:
                             'Give the work directory of a training, or choose a file by --checkpoint.')
 
 
+def has_begun(work_dir: str) -> bool:
+    """Whether a training has left a checkpoint there, as mmengine notes it to resume.
+
+    Args:
+        work_dir (str): Of a training.
+    """
+    return Path(work_dir, 'last_checkpoint').exists()
+
+
 def last_checkpoint(work_dir: str) -> Optional[str]:
     """The last checkpoint of a training, also where its work directory has been moved since.
 

@@ -9,7 +9,7 @@ from mmfeatdistill.objectives.base import Objective, Taps
 from mmfeatdistill.objectives.class_scores import check_softmax
 from mmfeatdistill.objectives.pairs import FeaturePair, build_connectors, match_features
 from mmfeatdistill.objectives.position_weights import PositionWeight
-from mmfeatdistill.objectives.standardization import Kind, Standardization, check_options
+from mmfeatdistill.objectives.standardization import Kind, Standardization, check_standardize
 from mmfeatdistill.objectives.trial import try_losses
 from mmfeatdistill.registry import MODELS, build
 from mmfeatdistill.taps.reader import TappedPass
@@ -65,7 +65,7 @@ class FeatureMatch(Objective):
                  weight: Optional[dict] = None, standardize: Optional[Kind] = None,
                  standardize_images: float = 2048) -> None:
         super().__init__(taps, teacher)
-        check_options(standardize, standardize_images)
+        check_standardize(standardize, standardize_images)
         self._standardize, self._standardize_images = standardize, standardize_images
         self._configs = dict(loss=loss, connector=connector)
         # Built at once, as it says what is read of a teacher.

@@ -221,7 +221,7 @@ class _Scale(nn.Module):
         self.scale.copy_(scale)
 
 
-def check_options(kind: object, images: object) -> None:
+def check_standardize(kind: object, images: object) -> None:
     """Raises a ValueError at what a config cannot ask for."""
     if kind is not None and kind not in get_args(Kind):
         raise ValueError(f"standardize: expected 'isotropic' or 'channel', got {kind!r}.")

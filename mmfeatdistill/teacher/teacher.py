@@ -253,11 +253,14 @@ class Teacher:
     def _try_options(self, options: Mapping, images: Tensor, data_samples: Optional[Sequence[Any]]) -> None:
         """Takes options for good if features and times of a batch are as they should be."""
         assert self.automatic is not None
-        shown = self._images_shown(images, data_samples)
+        shown = len(images)
 
         def read() -> Features:
             return self._read(images[:shown], data_samples[:shown] if data_samples is not None else None).features
 
+        if data_samples is None or len(data_samples) == len(images):  # others are groups, which belong together
+            shown = 1
+            shown = images_shown(timed(read, images.is_cuda, 0)[1], len(images))
         expected, seconds = timed(read, images.is_cuda)
         plain, before = self._acceleration, Snapshot(self.model)
         self._acceleration = Acceleration.from_config(options, f'{self._key}.acceleration')
@@ -275,13 +278,6 @@ class Teacher:
             self._acceleration.undo(self.model, before)
             self._acceleration = plain
         print_log(f'{self._key}.acceleration: {trial.told(options, is_taken)}', logger='current', level=logging.INFO)
-
-    def _images_shown(self, images: Tensor, data_samples: Optional[Sequence[Any]]) -> int:
-        """How many of a batch a trial shows, which should not take long."""
-        if data_samples is not None and len(data_samples) != len(images):
-            return len(images)  # groups of images, which belong together
-        first = data_samples[:1] if data_samples is not None else None
-        return images_shown(timed(lambda: self._read(images[:1], first).features, images.is_cuda, 0)[1], len(images))
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, data_samples: Optional[Sequence[Any]],

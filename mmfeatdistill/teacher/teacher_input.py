@@ -123,8 +123,7 @@ class TeacherInput:
         if found is not None:
             raise ConfigError(
                 f"{self._key}: the student's batches seem to have {self.batch_space}, by which the first one has "
-                f'values {found}. '
-                f"{how_to_state(f'{self._key}.student_input')}")
+                f"values {found}. {how_to_state(f'{self._key}.student_input')}")
 
     def _say_what_is_taken(self) -> None:
         """Says that the teacher takes the student's images, and whether its weights may have been made for others.

@@ -202,7 +202,8 @@ def test_predictions_are_refused():
 
 def test_a_head_without_predictions_is_not():
     taps = [dict(student='rpn_head.rpn_conv', teacher='rpn_head.rpn_conv')]
-    distiller(detector(), teacher(detector()), dict(fpn=match(*taps, standardize='channel')))
+    model = distiller(detector(), teacher(detector()), dict(fpn=match(*taps, standardize='channel')))
+    assert model.objectives['fpn'].standardization is not None
 
 
 # --- in trainings ------------------------------------------------------------------------------

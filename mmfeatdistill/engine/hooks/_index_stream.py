@@ -155,6 +155,19 @@ class EndlessBatches:
         """
 
 
+def batch_size_of(loader: DataLoader) -> Optional[int]:
+    """Images of a batch, where the loader itself has no number that of its batch sampler, such as detectors have.
+
+    Args:
+        loader (DataLoader): The loader.
+
+    Returns:
+        int: None where neither says it.
+    """
+    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+    return size if isinstance(size, int) else None
+
+
 def is_map_style(loader: DataLoader) -> bool:
     """Whether a loader takes batches of its dataset by index."""
     return loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset)

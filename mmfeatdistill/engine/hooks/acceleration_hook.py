@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
-from mmfeatdistill.engine.hooks._objectives import unwrap
+from mmfeatdistill.engine.hooks._objectives import teachers_of
 from mmfeatdistill.registry import HOOKS
 
 _STATE = 'acceleration'
@@ -34,7 +34,7 @@ class AccelerationHook(Hook):
         """Begins; weights are loaded and placed by now."""
         if torch.are_deterministic_algorithms_enabled():
             return
-        for number, teacher in enumerate(_teachers(runner)):
+        for number, teacher in enumerate(teachers_of(runner.model)):
             if self._saved is None:
                 teacher.start_training()
             elif number < len(self._saved) and self._saved[number] is not None:
@@ -42,10 +42,6 @@ class AccelerationHook(Hook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Saves it."""
-        states = [teacher.automatic and teacher.automatic.state() for teacher in _teachers(runner)]
+        states = [teacher.automatic and teacher.automatic.state() for teacher in teachers_of(runner.model)]
         if any(states):
             checkpoint.setdefault('meta', {})[_STATE] = states
-
-
-def _teachers(runner: Any) -> list:
-    return getattr(unwrap(runner.model), 'teachers', [])

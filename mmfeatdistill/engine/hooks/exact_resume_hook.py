@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.engine.hooks._carried_state import CarriedState
-from mmfeatdistill.engine.hooks._index_stream import EndlessBatches, Indices, is_map_style
+from mmfeatdistill.engine.hooks._index_stream import EndlessBatches, Indices, batch_size_of, is_map_style
 from mmfeatdistill.engine.hooks._resume_warnings import warn_of_what_is_not_exact
 from mmfeatdistill.registry import HOOKS
 
@@ -256,9 +256,8 @@ def explain_other_batch(before: int, now: Optional[int], by_iteration: bool) -> 
 
 def _images_of_a_step(runner: Any) -> Optional[int]:
     """Of all processes; None where a batch sampler does not say it."""
-    loader = runner.train_dataloader
-    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
-    return size * get_world_size() if isinstance(size, int) else None
+    size = batch_size_of(runner.train_dataloader)
+    return None if size is None else size * get_world_size()
 
 
 def _roots(runner: Any) -> dict[str, Any]:

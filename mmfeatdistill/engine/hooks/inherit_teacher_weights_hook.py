@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import nn
 
-from mmfeatdistill.engine.hooks._objectives import unwrap
+from mmfeatdistill.engine.hooks._objectives import teachers_of, unwrap
 from mmfeatdistill.errors import ConfigError, config_key, did_you_mean
 from mmfeatdistill.objectives import TapPair
 from mmfeatdistill.registry import HOOKS
@@ -48,7 +48,7 @@ class InheritTeacherWeightsHook(Hook):
         if runner.iter > 0:
             return
         model = unwrap(runner.model)
-        teachers = getattr(model, 'teachers', [])
+        teachers = teachers_of(model)
         if not 0 <= self.teacher < len(teachers):
             raise ConfigError(f'{_KEY}.teacher: there is no teacher {self.teacher}; the model has '
                               f'{len(teachers)}.')

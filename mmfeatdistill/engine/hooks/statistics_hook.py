@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from mmfeatdistill.distillers import FeatureDistiller
 from mmfeatdistill.engine.hooks._class_order import check_class_order
-from mmfeatdistill.engine.hooks._objectives import unwrap
+from mmfeatdistill.engine.hooks._index_stream import batch_size_of
+from mmfeatdistill.engine.hooks._objectives import teachers_of, unwrap
 from mmfeatdistill.engine.hooks._runner_options import check_runner_options
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.registry import HOOKS
@@ -52,7 +53,7 @@ class StatisticsHook(Hook):
         if isinstance(model, FeatureDistiller):
             check_runner_options(runner.cfg, model)
             check_class_order(getattr(runner.train_dataloader.dataset, 'metainfo', None), model)
-        follow_pipelines(getattr(model, 'teachers', []), runner.cfg)
+        follow_pipelines(teachers_of(model), runner.cfg)
         wanted = model.images_wanted() if hasattr(model, 'images_wanted') else {}
         if not wanted:
             return
@@ -75,7 +76,7 @@ def _show(runner: Any, model: nn.Module, counts: Mapping[str, int]) -> None:
     order = torch.randperm(len(training.dataset), generator=torch.Generator().manual_seed(0))
     share = order[:max(counts.values())][rank::world].tolist()
     ends = {name: len(range(rank, count, world)) for name, count in counts.items()}
-    bounds = _bounds(len(share), _batch_size(training), ends.values())
+    bounds = _bounds(len(share), batch_size_of(training) or 1, ends.values())
     # Its own loader: neither the sampler nor the workers of the training loader move.
     loader = DataLoader(training.dataset, batch_sampler=[share[start:end] for start, end in pairwise(bounds)],
                         num_workers=training.num_workers, collate_fn=training.collate_fn,
@@ -94,11 +95,6 @@ def _show(runner: Any, model: nn.Module, counts: Mapping[str, int]) -> None:
 def _bounds(length: int, batch_size: int, ends: Collection[int]) -> list[int]:
     """Where batches begin and end; none reaches beyond what one of the objectives wants."""
     return sorted({*range(0, length, batch_size), *ends, length})
-
-
-def _batch_size(loader: DataLoader) -> int:
-    """Of a batch sampler, such as detectors have, where the loader itself has none."""
-    return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
 
 
 def _check(dataset: Any, wanted: Mapping[str, float]) -> None:
