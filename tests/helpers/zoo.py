@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
 from mmfeatdistill.distill_config import is_distillation, student_config
+from mmfeatdistill.teacher.initialization import init_unset_parameters
 from mmfeatdistill.zoo.configs import build_model, load_config, zoo_entries
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES
 from tests.conftest import load_script
@@ -149,7 +150,9 @@ def weights_without_downloads() -> Callable:
 def untrained(config: str) -> dict:
     """What a checkpoint of a config's model holds, of a distillation's its student."""
     cfg = load_config(config)
-    return dict(state_dict=build_model(student_config(cfg) if is_distillation(cfg) else cfg).state_dict())
+    model = build_model(student_config(cfg) if is_distillation(cfg) else cfg)
+    init_unset_parameters(model)  # a trained network is never NaN, memory may be
+    return dict(state_dict=model.state_dict())
 
 
 def put_trained_teachers(cfg: Config) -> None:
