@@ -188,13 +188,14 @@ def same_size(passes: Sequence[TappedPass]) -> list[TappedPass]:
 
 
 def _tall_features(model: nn.Module, reader: TapReader, entry: Entry, channels: int, side: int) -> Features:
-    """The features of two images twice as high as wide; none where the network takes one size only.
+    """The features of images twice as high as wide; none where the network takes one size only.
 
     Raises:
         ValueError: The network takes a batch of one such image only.
     """
     failure = None
-    for count in (2, 1):
+    # Heads may take one image alone when they predict; the extraction of features is one for any number of them.
+    for count in (2, 1) if entry == 'tensor' else (1,):
         inputs, data_samples = _dummy_batch(model, channels, 2 * side, side, count)
         try:
             with eval_isolated(model):

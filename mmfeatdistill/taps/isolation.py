@@ -1,5 +1,4 @@
 """Passes that leave no trace: modes, statistics of BatchNorm and random states as they were."""
-import copy
 import random
 import sys
 import zlib
@@ -92,7 +91,7 @@ def _contents(model: nn.Module) -> list[tuple[Any, Any]]:
             value = vars(value)
         # Of subclasses, such as configs, nobody knows what filling them anew does.
         if type(value) in _CONTAINERS and id(value) not in found:
-            found[id(value)] = (value, copy.copy(value))
+            found[id(value)] = (value, value.copy())
             stack += value.values() if isinstance(value, dict) else value
     return list(found.values())
 

@@ -1,12 +1,12 @@
 """The weights of a teacher: which are asked for, how they fit, and what may be read of a network that lacks some."""
 import logging
 import os.path as osp
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Optional
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from mmfeatdistill.checkpoints.init_cfg import load_init_cfg
 from mmfeatdistill.checkpoints.load import LoadReport, load_checkpoint
@@ -94,8 +94,8 @@ class TeacherWeights:
                     f'very config{going_on}.']), key, report)
             complete = report.fits and not report.unexpected
         print_log(f'Teacher: {report}', logger='current', level=logging.INFO if complete else logging.WARNING)
-        if broken := [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]:
-            raise ConfigError(f'{key}: {broken[0]!r} has values that are infinite or NaN, as after a training that has '
+        if broken := next((name for name, value in _learned(model) if not _is_finite(value)), None):
+            raise ConfigError(f'{key}: {broken!r} has values that are infinite or NaN, as after a training that has '
                               'diverged, and so would all losses have. Give an earlier checkpoint.')
         self._report = report
         self._compare(report, model, cfg)
@@ -154,6 +154,17 @@ class TeacherWeights:
                               f'{report}. Give weights of this very network, or set strict=False to go on.')
         self._random = unloaded if self._strict else ()
         return report, report.complete
+
+
+def _learned(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and running statistics; other buffers, such as masks of attention, may be infinite."""
+    yield from model.named_parameters()
+    yield from (buffer for buffer in model.named_buffers() if buffer[0].endswith(('running_mean', 'running_var')))
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all are; the sum tells it faster, unless the sum of finite values overflows."""
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def resolve_checkpoint(checkpoint: Optional[str], name: Optional[str], config: Optional[Config],

@@ -341,13 +341,20 @@ def test_what_is_left_over_of_what_is_tapped_is_no_fit(tmp_path, left, tap, word
     distiller(detector(), dict(options, strict=False), dict(a=match(tap)))
 
 
+@pytest.mark.parametrize('name', ['backbone.layer3.0.conv1.weight', 'backbone.layer3.0.bn1.running_mean'])
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_the_weights_of_a_training_that_has_diverged_are_refused(preprocessor, tmp_path, value):
+def test_the_weights_of_a_training_that_has_diverged_are_refused(preprocessor, tmp_path, value, name):
     weights = build(classifier()).state_dict()
-    weights['backbone.layer3.0.conv1.weight'][0, 0, 0, 0] = value
-    with pytest.raises(ConfigError, match=r"^model.teacher.checkpoint: 'backbone.layer3.0.conv1.weight' has values "
-                                          'that are infinite or NaN.*Give an earlier checkpoint'):
+    weights[name].view(-1)[0] = value
+    with pytest.raises(ConfigError, match=f"^model.teacher.checkpoint: {name!r} has values that are infinite or NaN.*"
+                                          'Give an earlier checkpoint'):
         made(classifier(), preprocessor, saved(tmp_path / 'a.pth', weights))
+
+
+def test_finite_weights_whose_sum_overflows_are_taken(preprocessor, tmp_path):
+    weights = build(classifier()).state_dict()
+    weights['backbone.layer3.0.conv1.weight'].fill_(1e38)
+    made(classifier(), preprocessor, saved(tmp_path / 'a.pth', weights))
 
 
 # --- what tensors do not show ----------------------------------------------------------------
