@@ -9,9 +9,9 @@
 #
 # Here one of two processes ends by a signal whenever both have found each other, and is slow to begin again. Seen on
 # 2026-11-30, Python 3.11.7, on a CPU, in two runs:
-#   static: they found each other 4 times of 9
-#   c10d: they found each other 3 times of 9
-#   c10d, stores not shared: they found each other 9 times of 9
+#   static: they found each other 4 and 4 times of 9
+#   c10d: they found each other 3 and 2 times of 9
+#   c10d, stores not shared: they found each other 9 and 9 times of 9
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,6 +1,5 @@
 """Reading the tapped features of a network while it runs."""
-import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,16 +10,13 @@ from torch import Tensor, nn
 
 from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.taps.layout import Layout, to_map
+from mmfeatdistill.taps.recording import PassComplete, Recording
 from mmfeatdistill.taps.tap import Place, Tap, TapsNotReached
 from mmfeatdistill.taps.tracing import tensors_in, trace
 from mmfeatdistill.taps.uncompiled import leave_uncompiled, uncompiled
 
 Features = dict[str, list[Tensor]]
 """The tensors that each tap gave, by the tap's text."""
-
-
-class _Complete(BaseException):
-    """Ends a forward pass at its last tap; no ``except Exception`` on the way may swallow it."""
 
 
 class TapReader:
@@ -130,23 +126,23 @@ class TapReader:
         calls = trace(self.model, run) if any(tap.is_pre for tap in self._written) else []
         taps = [tap.located(calls) for tap in self._written]
         # The pass goes on with copies everywhere, so that it may overwrite them; the copies tell whether it did.
-        tapped = _Pass(taps, overwritten={tap.place for tap in taps}, keeps_copies=True)
+        recording = Recording(taps, overwritten={tap.place for tap in taps}, keeps_copies=True)
         cause, output = None, None
-        with self._intercepting(tapped):
+        with self._intercepting(recording):
             try:
                 output = run()
             except Exception as error:  # noqa: BLE001 - reported below unless every tap was read
                 cause = error
-        self._check_all_ran(tapped, cause)
-        self.taps, self._overwritten = taps, tapped.written_copies()
-        self._returned = {tap.text for tap in taps if tapped.gives_any_of(tap.place, tensors_in(output))}
+        self._check_all_ran(recording, cause)
+        self.taps, self._overwritten = taps, recording.written_copies()
+        self._returned = {tap.text for tap in taps if recording.gives_any_of(tap.place, tensors_in(output))}
         # A pass that was cut short may have ended before a module's last call.
         known = self._expected_calls if cause is not None else {}
         self._expected_calls = {place: max(caught.calls, known.get(place, 1))
-                                for place, caught in tapped.caught.items()}
+                                for place, caught in recording.caught.items()}
         self.failure = cause
-        places = [tapped.given(tap) for tap in taps]
-        self.cut_off = {tap.text for tap in taps if tapped.is_cut_off(tap.place)}
+        places = [recording.given(tap) for tap in taps]
+        self.cut_off = {tap.text for tap in taps if recording.is_cut_off(tap.place)}
         self.frozen = {tap.text for tap, given in zip(taps, places) if torch.is_grad_enabled()
                        and not any(tensor.requires_grad for tensor in given)} - self.cut_off
         self._numbers = {tap.text: len(given) for tap, given in zip(taps, places)}
@@ -171,14 +167,14 @@ class TapReader:
             tuple[dict[str, tuple[list[Tensor], int]], Exception]: The tensors of the last call and the number of calls,
             by tap, in the order in which the modules first ended; and what ended the pass early, if anything.
         """
-        failure, tapped = None, _Pass(self.taps)
-        with self._intercepting(tapped):
+        failure, recording = None, Recording(self.taps)
+        with self._intercepting(recording):
             try:
                 run()
             except Exception as error:  # noqa: BLE001 - what ran before it failed can be tapped
                 failure = error
-        return {place.path: (caught.tensors, caught.calls) for place, caught in tapped.caught.items()
-                if caught.tensors and not tapped.is_cut_off(place)}, failure
+        return {place.path: (caught.tensors, caught.calls) for place, caught in recording.caught.items()
+                if caught.tensors and not recording.is_cut_off(place)}, failure
 
     @uncompiled(recursive=False)
     def read(self, run: Callable[[], Any], size: Optional[Sequence[int]] = None) -> tuple[Features, Any]:
@@ -196,12 +192,12 @@ class TapReader:
             RuntimeError: A tapped tensor was overwritten in place after it was read, has no gradient
                 because of gradient checkpointing, or a tap gives another number of tensors than in the dry run.
         """
-        tapped = _Pass(self.taps, self._overwritten, self._expected_calls)
-        with self._intercepting(tapped):
+        recording = Recording(self.taps, self._overwritten, self._expected_calls)
+        with self._intercepting(recording):
             output = run()
-        self._check_all_ran(tapped)
-        self._check_numbers(tapped)
-        return self._finish(tapped, size), output
+        self._check_all_ran(recording)
+        self._check_numbers(recording)
+        return self._finish(recording, size), output
 
     @uncompiled(recursive=False)
     def read_until_complete(self, run: Callable[[], Any], wanted: Optional[Collection[str]] = None,
@@ -221,16 +217,16 @@ class TapReader:
             RuntimeError: See :meth:`read`.
         """
         taps = [tap for tap in self.taps if wanted is None or tap.text in wanted]
-        tapped = _Pass(taps, self._overwritten, self._expected_calls, stops=True)
-        with self._intercepting(tapped):
+        recording = Recording(taps, self._overwritten, self._expected_calls, stops=True)
+        with self._intercepting(recording):
             try:
                 run()
-            except _Complete:
+            except PassComplete:
                 pass
-        return self._finish(tapped, size)
+        return self._finish(recording, size)
 
     @contextmanager
-    def _intercepting(self, tapped: '_Pass') -> Iterator[None]:
+    def _intercepting(self, recording: Recording) -> Iterator[None]:
         """Routes the tapped modules' forwards through one pass.
 
         ``forward`` is replaced on the instance and not hooked, as mmseg calls the ``forward`` of its decode heads
@@ -238,11 +234,11 @@ class TapReader:
         """
         restore: list[tuple[nn.Module, Optional[Any]]] = []
         try:
-            for path in dict.fromkeys(tap.place.path for tap in tapped.taps):
+            for path in dict.fromkeys(tap.place.path for tap in recording.taps):
                 # Looked up by name each time: conversions such as SyncBN replace modules.
                 module = self.model.get_submodule(path)
                 restore.append((module, vars(module).get('forward')))
-                module.forward = partial(tapped.run, module.forward, path)
+                module.forward = partial(recording.run, module.forward, path)
             yield
         finally:
             # Backwards: a module that is known by two names was replaced twice.
@@ -252,23 +248,24 @@ class TapReader:
                     module.forward = replaced
 
     @uncompiled(recursive=True)
-    def _finish(self, tapped: '_Pass', size: Optional[Sequence[int]]) -> Features:
-        self._check_all_ran(tapped)
-        stale = [place.path for place, caught in tapped.caught.items() if caught.is_stale()]
+    def _finish(self, recording: Recording, size: Optional[Sequence[int]]) -> Features:
+        self._check_all_ran(recording)
+        stale = [place.path for place, caught in recording.caught.items() if caught.is_stale()]
         if stale:
             raise RuntimeError(f'{self.owner}: the tapped tensor of {stale[0]!r} was overwritten in place '
                                'later in the pass, so its values are lost. Tap the output of the module '
                                'that overwrites it instead.')
-        cut_off = [place.path for place in tapped.caught if tapped.is_cut_off(place)]
+        cut_off = [place.path for place in recording.caught if recording.is_cut_off(place)]
         if cut_off:
             raise RuntimeError(f'{self.owner}: {cut_off[0]!r} {why_cut_off(self.model, cut_off[0])} Tap the output of '
                                'the entire block instead.')
-        return {tap.text: self._as_maps(tap.text, self._select(tap, tapped.given(tap)), size) for tap in tapped.taps}
+        return {tap.text: self._as_maps(tap.text, self._select(tap, recording.given(tap)), size)
+                for tap in recording.taps}
 
-    def _check_numbers(self, tapped: '_Pass') -> None:
+    def _check_numbers(self, recording: Recording) -> None:
         """Before items are selected: the first of one tensor and the first of two are not the same."""
-        for tap in tapped.taps:
-            given, known = len(tapped.given(tap)), self._numbers.get(tap.text)
+        for tap in recording.taps:
+            given, known = len(recording.given(tap)), self._numbers.get(tap.text)
             if known is not None and given != known:
                 raise RuntimeError(f'{self.owner}: {tap.place.path!r} gave {known} feature(s) in the dry run and gives '
                                    f'{given} now, so which of them {tap.text!r} means is not known. Name a module that '
@@ -295,8 +292,8 @@ class TapReader:
         except ValueError as error:
             raise ValueError(f'{self.owner}: {text!r}: {error}') from None
 
-    def _check_all_ran(self, tapped: '_Pass', cause: Optional[Exception] = None) -> None:
-        missing = [tap.place.path for tap in tapped.taps if tap.place not in tapped.caught]
+    def _check_all_ran(self, recording: Recording, cause: Optional[Exception] = None) -> None:
+        missing = [tap.place.path for tap in recording.taps if tap.place not in recording.caught]
         if missing:
             reason = f' ({_why_it_ended(cause)})' if cause else ''
             raise TapsNotReached(
@@ -350,97 +347,6 @@ class TappedPass:
             return found
         return [layout._replace(stride=layout.stride / self.scale if self.scale and layout.stride else None)
                 for layout in found]
-
-
-class _Pass:
-    """What the tapped places gave while a network runs once.
-
-    Args:
-        taps (Sequence[Tap]): What is read.
-        overwritten (Collection[Place]): Places whose tensors the network overwrites later, and so goes on with copies.
-        expected_calls (Mapping[Place, int]): How often each place is called in a pass; once where nothing is known.
-        stops (bool): Whether the pass ends when the last tap is read.
-        keeps_copies (bool): Whether the copies are kept, to see which of them were overwritten.
-    """
-
-    def __init__(self, taps: Sequence[Tap], overwritten: Collection[Place] = (),
-                 expected_calls: Optional[Mapping[Place, int]] = None, stops: bool = False,
-                 keeps_copies: bool = False) -> None:
-        self.taps = taps
-        self.caught: dict[Place, _Caught] = {}
-        self._keeps_each = {tap.place: any(other.is_each for other in taps if other.place == tap.place) for tap in taps}
-        self._overwritten = overwritten
-        self._expected_calls = expected_calls or {}
-        self._stops = stops
-        self._copies: Optional[dict[Place, list[Tensor]]] = {} if keeps_copies else None
-
-    @uncompiled(recursive=False)
-    def run(self, forward: Callable, path: str, *args: Any, **kwargs: Any) -> Any:
-        """The forward of a tapped module while reading."""
-        args, kwargs = self.note(Place(path, True), (args, kwargs))
-        return self.note(Place(path, False), forward(*args, **kwargs))
-
-    @uncompiled(recursive=True)
-    def note(self, place: Place, value: Any) -> Any:
-        """Notes what a place gives, and returns what the pass goes on with: the same, or a copy.
-
-        Raises:
-            _Complete: All taps are read, and the pass is to end then.
-        """
-        if place not in self._keeps_each:
-            return value
-        keeps_each = self._keeps_each[place]
-        self.caught[place] = _Caught(list(tensors_in(value)), self.caught.get(place), keeps_each)
-        if self._stops and all(self._is_done(other) for other in self._keeps_each):
-            raise _Complete
-        # A call before the last one that counts gives nothing that is read: it may be overwritten.
-        is_read = keeps_each or self._is_done(place)
-        if not is_read or place not in self._overwritten:
-            return value
-        value = _clone(value)
-        if self._copies is not None:
-            earlier = self._copies.get(place, []) if keeps_each else []
-            self._copies[place] = [*earlier, *tensors_in(value)]
-        return value
-
-    def given(self, tap: Tap) -> list[Tensor]:
-        """All tensors of a tap's place."""
-        caught = self.caught[tap.place]
-        return caught.of_each_call if tap.is_each else caught.tensors
-
-    def written_copies(self) -> set[Place]:
-        """Places whose copies were written to: a tensor counts its in-place operations in ``_version``."""
-        return {place for place, tensors in (self._copies or {}).items() if any(tensor._version for tensor in tensors)}
-
-    def gives_any_of(self, place: Place, tensors: Iterable[Tensor]) -> bool:
-        """Whether the pass went on with one of some tensors from a place."""
-        given = {id(tensor) for tensor in (self._copies or {}).get(place, [])}
-        return any(id(tensor) in given for tensor in tensors)
-
-    def is_cut_off(self, place: Place) -> bool:
-        """Whether a place ran without gradient, though there is gradient outside of it."""
-        return torch.is_grad_enabled() and not self.caught[place].grad_enabled
-
-    def _is_done(self, place: Place) -> bool:
-        return place in self.caught and self.caught[place].calls >= self._expected_calls.get(place, 1)
-
-
-class _Caught:
-    """The tensors of one place, and the versions they had when they were caught."""
-
-    def __init__(self, tensors: list[Tensor], before: Optional['_Caught'], keeps_each: bool) -> None:
-        self.tensors = tensors
-        self.of_each_call: list[Tensor] = [*before.of_each_call, *tensors] if before and keeps_each else tensors
-        self.calls: int = 1 if before is None else before.calls + 1
-        self.grad_enabled = torch.is_grad_enabled()
-        # A tensor counts the operations that write into it: a later count means lost values.
-        self._versions = [tensor._version for tensor in tensors]
-        self._before = before if keeps_each else None
-
-    def is_stale(self) -> bool:
-        """Whether something wrote into one of the tensors since."""
-        return ([tensor._version for tensor in self.tensors] != self._versions
-                or (self._before is not None and self._before.is_stale()))
 
 
 def _why_it_ended(cause: Exception) -> str:
@@ -501,18 +407,3 @@ def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:
 def _distinct(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Each tensor once: Swin's last stage returns one twice, whose loss would count double."""
     return list({id(tensor): tensor for tensor in tensors}.values())
-
-
-def _clone(value: Any) -> Any:
-    """The same nest with its tensors cloned."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        cloned = copy.copy(value)  # a defaultdict keeps its factory
-        for key, item in value.items():
-            cloned[key] = _clone(item)  # by update() the outputs of transformers refuse it
-        return cloned
-    if isinstance(value, (tuple, list)):
-        items = [_clone(item) for item in value]
-        return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
-    return value
