@@ -102,8 +102,10 @@ def _divided(size: Any) -> Any:
 def _small_network(model: Any) -> None:
     """A student without downloads, with few proposals, and BatchNorm for what one process on a CPU has to train."""
     for node in _nodes(model):
-        if isinstance(node.get('init_cfg'), Mapping) and node['init_cfg'].get('type') == 'Pretrained':
+        if isinstance(node.get('init_cfg'), Mapping) and 'checkpoint' in node['init_cfg']:
             node['init_cfg'] = None
+        for downloaded in {'pretrained', 'teacher_ckpt'}.intersection(node):
+            node[downloaded] = None
         if node.get('type') == 'SyncBN':
             node['type'] = 'BN'
         if str(node.get('type')).endswith('RandomSampler'):
@@ -115,8 +117,6 @@ def _small_network(model: Any) -> None:
         for name, everything in dict(score_thr=0., filter_thr=0., mask_thr=0., min_bbox_size=-1).items():
             if name in node:
                 node[name] = everything
-    if model.get('pretrained'):
-        model['pretrained'] = None
     preprocessor = model.get('data_preprocessor')
     if preprocessor and preprocessor.get('size'):
         preprocessor['size'] = _divided(preprocessor['size'])
