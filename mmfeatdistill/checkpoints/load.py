@@ -144,6 +144,10 @@ def _read_state_dict(source: str, weights_only: bool) -> tuple[Mapping[str, Tens
         content = sorted(checkpoint) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
         raise ValueError(f"{source!r} holds no weights: expected a 'state_dict' of tensors, got {content}. Give the "
                          'checkpoint of a model.')
+    if quantized := [name for name, value in checkpoint.items() if str(name).endswith('_packed_params')
+                     or (isinstance(value, Tensor) and value.is_quantized)]:
+        raise ValueError(f'{source!r} holds the weights of a quantized network ({quantized[0]}), whose integers are '
+                         'those of other layers. Give the weights that it was quantized from.')
     return checkpoint, meta if isinstance(meta, Mapping) else {}
 
 

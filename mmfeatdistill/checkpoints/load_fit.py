@@ -127,12 +127,21 @@ def explain_load(report: LoadReport) -> list[str]:
 
 def _explain_shapes(report: LoadReport) -> str:
     example = report.mismatched[0]
+    if all(map(_is_transposed, report.mismatched)):
+        return (f'Dimensions come in another order ({example}), as TensorFlow, JAX and PaddlePaddle keep them. '
+                'Transpose all weights, also those whose sides are equal.')
     if 2 * len(report.mismatched) >= report.matched + len(report.mismatched):
         return (f'Most shapes differ: the file is of a network of another width ({example}). Give the config that it '
                 'was trained with.')
     last = {re.sub(r'\.(weight|bias).*', '', shape) for shape in report.mismatched}
     return (f'Only {", ".join(sorted(last)[:3])} {"differs" if len(last) == 1 else "differ"} in shape ({example}): the '
             'file may be of the same network for another number of classes.')
+
+
+def _is_transposed(mismatch: str) -> bool:
+    """Whether a tensor of the file has the dimensions of the network's, in another order."""
+    given, wanted = (sorted(shape.split(', ')) for shape in re.findall(r'\[(.*?)\]', mismatch))
+    return given == wanted
 
 
 def _explain_renaming(report: LoadReport, renaming: Renaming) -> list[str]:

@@ -70,6 +70,7 @@ class FeatureMatch(Objective):
         self._configs = dict(loss=loss, connector=connector)
         # Built at once, as it says what is read of a teacher.
         self._position_weight = None if weight is None else _position_weight(weight)
+        self.networks = getattr(self._position_weight, 'networks', None)
 
     @property
     def teacher_taps(self) -> list[str]:

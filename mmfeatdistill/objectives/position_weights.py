@@ -1,7 +1,7 @@
 """How much each position of a map counts: where a teacher is sure of an object, or where the labels have one."""
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,11 @@ class PositionWeight(ABC):
 
     Attributes:
         teacher_taps (list[str]): What it reads of each teacher.
+        networks (str, optional): Which networks alone it is for (see :class:`Objective`).
     """
 
     teacher_taps: Sequence[str] = ()
+    networks: Optional[str] = None
 
     @abstractmethod
     def check(self, pair: FeaturePair, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:
@@ -60,6 +62,8 @@ class TeacherScore(PositionWeight):
     def __init__(self, head: str = 'bbox_head') -> None:
         self.head = head
         self.teacher_taps = [head]
+        self.networks = (f'teachers with scores at every position at {head!r}, as its weight TeacherScore reads them; '
+                         "of two-stage detectors that is dict(type='TeacherScore', head='rpn_head')")
         self._levels: dict[tuple[int, Feature], int] = {}
 
     def check(self, pair: FeaturePair, student: TappedPass, teachers: Sequence[TappedPass], key: str) -> None:

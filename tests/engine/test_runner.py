@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, load_checkpoint
 
+from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.zoo.configs import build_model
 from tests.helpers.runs import DISTILLED, STUDENTS, small, train
 
@@ -37,6 +38,18 @@ def straight_and_resumed(config: Callable[[str], Config], crash_at: int) -> tupl
     cfg = config('interrupted')
     cfg.resume = True
     return straight, train(cfg)
+
+
+def test_a_training_is_not_resumed_with_other_connectors(in_digits, tmp_path):
+    cfg = small(DISTILLED['classification'], tmp_path, train_cfg__max_epochs=1)
+    train(cfg)
+    cfg = small(DISTILLED['classification'], tmp_path)
+    [name] = cfg.model.objectives
+    cfg.model.objectives[name].connector = dict(type='Conv1x1')
+    cfg.resume = True
+    with pytest.raises(ConfigError, match=rf"^resume: .* Of model.objectives.{name}, 'connectors.* has the shape .* "
+                                          'or train from its student'):
+        train(cfg)
 
 
 def same_tensors(first: dict, second: dict) -> bool:

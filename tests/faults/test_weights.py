@@ -357,6 +357,23 @@ def test_finite_weights_whose_sum_overflows_are_taken(preprocessor, tmp_path):
     made(classifier(), preprocessor, saved(tmp_path / 'a.pth', weights))
 
 
+def test_weights_that_lie_in_another_order_are_not_said_to_be_of_other_classes(preprocessor, tmp_path):
+    weights = build(classifier()).state_dict()
+    weights = {name: value.T.contiguous() if value.dim() == 2 else value for name, value in weights.items()}
+    with pytest.raises(ConfigError, match=r'Dimensions come in another order \(head.fc.weight: .*Transpose all'):
+        made(classifier(), preprocessor, saved(tmp_path / 'a.pth', weights))
+
+
+@pytest.mark.parametrize('quantize', [
+    lambda model: torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8).state_dict(),
+    lambda model: dict(model.state_dict(), **{'backbone.conv1.weight': torch.quantize_per_tensor(
+        model.state_dict()['backbone.conv1.weight'], 0.1, 0, torch.qint8)})], ids=['dynamic', 'static'])
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+def test_a_quantized_network_is_called_so(preprocessor, tmp_path, quantize):
+    with pytest.raises(ConfigError, match='holds the weights of a quantized network .* that it was quantized from'):
+        made(classifier(), preprocessor, saved(tmp_path / 'a.pth', quantize(build(classifier()).eval())))
+
+
 # --- what tensors do not show ----------------------------------------------------------------
 
 

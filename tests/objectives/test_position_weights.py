@@ -160,3 +160,8 @@ def test_a_batch_without_masks_is_an_error():
     model = distiller(detector(), teacher(detector(16, 32)), matched(dict(type='GroundTruth', shape='masks')))
     with pytest.raises(ValueError, match='no masks .* with_mask=True missing'):
         losses_of(model, detection_batch())
+
+
+def test_a_teacher_without_a_dense_head_is_told_where_its_scores_are():
+    with pytest.raises(ConfigError, match="of two-stage detectors that is .*head='rpn_head'"):
+        distiller(detector(), teacher(detector()), matched(SCORE))

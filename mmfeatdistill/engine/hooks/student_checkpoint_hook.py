@@ -6,6 +6,7 @@ from typing import Any
 from mmengine import dist
 from mmengine.hooks import CheckpointHook, Hook
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from mmfeatdistill.atomic_files import remove_leftovers
@@ -18,7 +19,7 @@ from mmfeatdistill.checkpoints.atomic_backend import (
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from mmfeatdistill.distillers.building import ADDED
 from mmfeatdistill.engine.hooks._objectives import unwrap
-from mmfeatdistill.errors import config_key
+from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.registry import HOOKS
 
 _LAYOUT = {'state_dict': f'{ADDED}.', 'ema_state_dict': f'module.{ADDED}.'}
@@ -96,8 +97,13 @@ class StudentCheckpointHook(Hook):
         Args:
             runner (Runner): The runner.
             checkpoint (dict): Was loaded.
+
+        Raises:
+            ConfigError: A training is resumed with other connectors or statistics than it had.
         """
         saved = checkpoint.pop(ADDED, None) if runner._resume else None
+        if saved and not isinstance(runner.model, FullyShardedDataParallel):  # of which no process sees all
+            _check_same(saved['state_dict'], runner.model)
         for name, prefix in _LAYOUT.items():
             if name in checkpoint:
                 checkpoint[name].update(saved[name] if saved else _current(runner.model, prefix))
@@ -129,6 +135,20 @@ def _take(state_dict: dict, prefix: str) -> dict:
         if f'{key}.'.startswith(prefix):
             del metadata[key]
     return taken
+
+
+def _check_same(saved: dict, model: nn.Module) -> None:
+    """Refuses what the optimizer would fail on later, with a message about a number of parameters."""
+    prefix, names = _LAYOUT['state_dict'], list(unwrap(model).objectives)
+    before, now = ({key.removeprefix(prefix): list(value.shape) for key, value in tensors.items()}
+                   for tensors in (saved, _current(model, prefix)))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            index, _, rest = key.partition('.')
+            name = f'model.objectives.{names[int(index)]}' if int(index) < len(names) else 'a further objective'
+            raise ConfigError(f'resume: the checkpoint was trained with other objectives. Of {name}, {rest!r} has the '
+                              f'shape {before.get(key)} there and {now.get(key)} here. Resume with the objectives that '
+                              'it had, or train from its student, by load_from instead of resume.')
 
 
 def _current(model: nn.Module, prefix: str) -> dict:
