@@ -2,7 +2,7 @@
 
 Most are given tensors to fill. What they compute is in the other modules.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -276,6 +276,7 @@ def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, o
                                   dilation_w: int, group: int, deformable_group: int, with_bias: bool) -> None:
     """Fills ``output`` by `deform_conv.deform_conv`."""
     geometry = Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    offset, mask = (_as_mmcv_reads(taps, output.shape[2:]) for taps in (offset, mask))
     output.copy_(deform_conv(input, weight, offset, mask, bias if with_bias else None, geometry))
 
 
@@ -288,11 +289,23 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
                                    with_bias: bool) -> None:
     """Fills the gradients."""
     geometry = Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    offset, mask, grad_offset, grad_mask = (
+        _as_mmcv_reads(taps, grad_output.shape[2:]) for taps in (offset, mask, grad_offset, grad_mask))
     *found, of_bias = deform_conv_gradients(grad_output, input, weight, offset, mask, bias if with_bias else None,
                                             geometry)
     _fill([grad_input, grad_weight, grad_offset, grad_mask], found)
     if with_bias:
         grad_bias.copy_(of_bias)
+
+
+def _as_mmcv_reads(taps: Tensor, size: Sequence[int]) -> Tensor:
+    """Offsets or masks of a map as large as the output; a view.
+
+    Of a larger one, as mmdet's DyHead gives for the level above, mmcv takes the first values of each image, as if they
+    lay in a map of the output's size.
+    """
+    count = taps.shape[1] * size[0] * size[1]
+    return taps.flatten(1)[:, :count].unflatten(1, (taps.shape[1], *size))
 
 
 @_stands_in(PLAIN)

@@ -161,6 +161,10 @@ def build_connectors(cfg: Optional[dict], pairs: Sequence[FeaturePair], student:
     connectors = nn.ModuleList()
     for pair in pairs:
         own, target = pair.of(student, teachers)
+        if cfg is not None and pair.student.layout.kind == 'flat':
+            raise ConfigError(f"{key}.taps: the student's {pair.student.tap!r} gives vectors whose length follows from "
+                              f'the size of the image, {own.shape[1]} for the one of the dry run, so no connector can '
+                              "be built for it. Tap a place that gives maps, such as 'backbone'.")
         connector = build(cfg or dict(type='Identity'), f'{key}.connector', student_shape=shape_of(own),
                           teacher_shape=shape_of(target))
         seen = {'student': own, 'teacher': target} if getattr(connector, 'takes_teacher', False) else {'student': own}

@@ -97,7 +97,7 @@ def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> 
         model (nn.Module): An MM model.
         reader (TapReader): Taps of this model; learns what it needs to know for later passes.
         sizes (Sequence[int]): Sides of the square image, the first of them that the model takes. Defaults to 64, 224
-            and 512.
+            and 512, and then those that the network names itself.
 
     Returns:
         tuple[TappedPass, Entry]: The features of one image, and an entry that reaches all taps: feature extraction
@@ -109,6 +109,8 @@ def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> 
     entries: list[Entry] = ['extract_feat', 'tensor']
     if any(tap.place.path.partition('.')[0] not in _EXTRACTORS for tap in reader.taps):
         entries.reverse()  # heads do not run in the shorter entry; trying it first would cost a pass
+    if sizes is SIZES:
+        sizes = [*SIZES, *_stated_sizes(model)]
     reader.layouts = {}
     channels = image_channels(model) or 3
     cut_short: list[int] = []
@@ -150,6 +152,14 @@ def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> 
                          f'{" or ".join(inner) or "the network"} inside of it alone.') from told
     raise ValueError(f"{told} Only modules that run in 'extract_feat' or in \"forward(mode='tensor')\" "
                      'can be tapped; tools/list_taps.py lists them.') from told
+
+
+def _stated_sizes(model: nn.Module) -> list[int]:
+    """Sides that a network names as those of its images, as transformers do whose positions fit one size."""
+    stated = [getattr(module, 'img_size', None) for module in model.modules()]
+    sides = {side if isinstance(side, int) else side[0] for side in stated
+             if isinstance(side, int) or (isinstance(side, (tuple, list)) and len(set(side)) == 1)}
+    return sorted(side for side in sides if isinstance(side, int) and side not in SIZES)
 
 
 def probe_larger(tapped: TappedPass) -> TappedPass:

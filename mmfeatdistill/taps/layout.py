@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Optional
 import torch
 from torch import Tensor
 
-Kind = Literal['map', 'channels_last', 'transposed', 'tokens', 'tokens_last', 'plain']
+Kind = Literal['map', 'channels_last', 'transposed', 'tokens', 'tokens_last', 'flat', 'plain']
 
 _MAX_EXTRA = 8
 """Class, distillation and register tokens of the networks that are known, at most."""
@@ -19,6 +19,7 @@ class Layout(NamedTuple):
     Attributes:
         kind (str): ``'map'`` for (N, C, H, W), ``'channels_last'`` for (N, H, W, C), ``'transposed'`` for (N, C, W, H),
             ``'tokens'`` for (N, L, C) and ``'tokens_last'`` for (N, C, L) whose L positions are a grid over the image,
+            ``'flat'`` for (N, L) whose length follows from the size of the image, as where a map was flattened,
             ``'plain'`` for anything that has no positions over the image, such as vectors, queries, and the attention
             of every token to every other.
         stride (float, optional): Pixels of the input from one position to the next; None where nothing shows it.
@@ -49,6 +50,8 @@ def find_layout(square: Tensor, tall: Optional[Tensor], side: int) -> Layout:
         >>> find_layout(torch.zeros(1, 65, 32), torch.zeros(1, 129, 32), side=128)
         Layout(kind='tokens', stride=16.0, extra_tokens=1)
     """
+    if square.dim() == 2 and tall is not None and tall.dim() == 2 and tall.shape[1] > square.shape[1]:
+        return Layout('flat')
     if square.dim() not in (3, 4):
         return Layout('plain')
     if tall is None or tall.dim() != square.dim():
@@ -91,7 +94,7 @@ def to_map(tensor: Tensor, layout: Layout, size: Optional[Sequence[int]]) -> Ten
         return tensor.permute(0, 3, 1, 2)
     if layout.kind == 'transposed':
         return tensor.transpose(2, 3)
-    if layout.kind in ('map', 'plain'):
+    if layout.kind in ('map', 'flat', 'plain'):
         return tensor
     tokens = tensor.transpose(1, 2) if layout.kind == 'tokens' else tensor
     tokens = tokens[:, :, layout.extra_tokens:]

@@ -141,7 +141,7 @@ class InputSize(NamedTuple):
             interpolated.
         """
         padded, target = self.of(given), self._unpadded(given)
-        if self.fit == 'resize' or self.size is not None or padded == target or layout.kind == 'plain':
+        if self.fit == 'resize' or self.size is not None or padded == target or layout.kind in ('flat', 'plain'):
             return feature
         down, across = (own / whole for own, whole in zip(target, padded))
         rows, columns = (max(1, round(part * side)) for part, side in zip((down, across), feature.shape[-2:]))

@@ -329,3 +329,13 @@ def test_calls_that_only_a_larger_image_reaches_are_read_too():
 def test_strides_of_rounded_levels_are_those_of_the_network(rows, tall, side, stride):
     """So a network that takes 224 pixels only has the levels of one that takes 64."""
     assert find_layout(torch.zeros(1, 2, rows, rows), torch.zeros(1, 2, tall, rows), side).stride == stride
+
+
+def test_vectors_whose_length_follows_from_the_size_of_the_image_have_no_connector():
+    """Of mmdet's ReID, a pooling whose kernel has the size of its training images leaves more on others."""
+    model = classifier()
+    model.neck = dict(type='mmdet.GlobalAveragePooling', kernel_size=2, stride=1)
+    with pytest.raises(ConfigError, match=r"a\.taps: the student's 'neck' gives vectors whose length follows from the "
+                                          r"size of the image, \d+ for .* such as 'backbone'"):
+        distiller(model, teacher(classifier()), dict(a=dict(
+            match('neck'), connector=dict(type='ChannelMLP'))))

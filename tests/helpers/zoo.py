@@ -106,7 +106,7 @@ def _small_network(model: Any) -> None:
             node['init_cfg'] = None
         for downloaded in {'pretrained', 'teacher_ckpt'}.intersection(node):
             node[downloaded] = None
-        if node.get('type') == 'SyncBN':
+        if node.get('type') in ('SyncBN', 'MMSyncBN'):
             node['type'] = 'BN'
         if str(node.get('type')).endswith('RandomSampler'):
             node['num'] = 16

@@ -233,6 +233,26 @@ def test_gradients_of_deformable_convolutions(stand_ins, kind):
     assert gradcheck(lambda *t: function(*t, 1, 0, 1, 2, 2), inputs)
 
 
+def test_offsets_of_a_larger_map_are_read_as_compiled_operators_read_them(stand_ins):
+    """As mmdet's DyHead gives them for the level above: the first values, as if they lay in a map of the output's size.
+
+    With compiled operators of mmcv 2.3.6 both calls gave the same on 2026-11-30, gradients too.
+    """
+    from mmcv.ops import modulated_deform_conv2d
+    features, weight = normal(2, 3, 4, 5), normal(6, 3, 3, 3)
+    large = [tensor.requires_grad_() for tensor in (normal(2, 18, 8, 10), torch.rand(2, 9, 8, 10).double())]
+    small = [tensor.detach().flatten(1)[:, :tensor.shape[1] * 20].reshape(2, -1, 4, 5).requires_grad_()
+             for tensor in large]
+    given, wanted = (modulated_deform_conv2d(features, *taps, weight, None, 1, 1, 1, 1, 1) for taps in (large, small))
+    assert torch.equal(given, wanted)
+    (given ** 2).sum().backward()
+    (wanted ** 2).sum().backward()
+    for whole, part in zip(large, small):
+        values = part.numel() // 2
+        assert torch.equal(whole.grad.flatten(1)[:, :values], part.grad.flatten(1))
+        assert not whole.grad.flatten(1)[:, values:].any()
+
+
 def test_gradients_of_aligned_regions(stand_ins):
     from mmcv.ops import roi_align, roi_align_rotated, rotated_feature_align
     features = normal(2, 1, 5, 6).requires_grad_()

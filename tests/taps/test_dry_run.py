@@ -76,6 +76,16 @@ def test_dry_runs_are_brought_to_one_size(order):
     assert {tuple(tapped['backbone'][0].shape[2:]) for tapped in same_size(found)} == {(7, 7)}
 
 
+def test_a_network_that_names_the_size_of_its_images_sees_one_of_it():
+    cfg = segmenter()
+    cfg.backbone = dict(type='BEiT', img_size=(96, 96), patch_size=16, embed_dims=16, num_layers=2, num_heads=2,
+                        out_indices=(0, 1), qv_bias=False, init_values=0.1)
+    cfg.decode_head.update(in_channels=16, in_index=1)
+    tapped, _ = probed(build(cfg), 'backbone')
+    assert tuple(tapped.inputs.shape) == (1, 3, 96, 96)
+    assert shapes(tapped) == dict(backbone=[(1, 16, 6, 6)] * 2)
+
+
 def test_a_stem_that_stacks_neighboring_pixels():
     model = build(stock('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'))
     assert model.backbone.stem.conv.conv.in_channels == 12 and image_channels(model) == 3

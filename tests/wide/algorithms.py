@@ -11,6 +11,7 @@ import copy
 import importlib
 import json
 import multiprocessing as mp
+import os
 import sys
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from mmengine import registry as root
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
@@ -123,6 +124,10 @@ def step(model: Any, cfg: Config, side: int) -> dict[str, float]:
     """One training step on random images; the losses."""
     model.init_weights()
     model.train()
+    for name in ('iter', 'epoch'):  # as runners tell them
+        MessageHub.get_current_instance().update_info(name, 0)
+    if hasattr(model, 'set_epoch'):
+        model.set_epoch(0)
     wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6))
     return {name: float(value) for name, value in model.train_step(random_batch(cfg, 2, side, side), wrapper).items()}
 
@@ -136,39 +141,30 @@ def trial(folder: str) -> Outcome:
             cfg = student_of(config, side)
             init_default_scope(cfg.default_scope)
             model: Any = root.MODELS.build(buildable(distillation_of(cfg)))
-        except ConfigError as error:
-            alone = alone or _failure_alone(config, side, trains=False)
-            return Outcome(config, ALONE if alone else REFUSED, alone or str(error))
-        except Exception as error:  # noqa: BLE001 - what it is, is what is asked
-            alone = alone or _failure_alone(config, side, trains=False)
-            return Outcome(config, ALONE if alone else FAULT, alone or _said(error))
-        try:
             losses = step(model, cfg, side)
             bad = [name for name, value in losses.items() if 'loss' in name and value != value]
             if bad or not any(name.startswith('mine.loss') for name in losses):
                 raise ArithmeticError(f'not a number: {bad}' if bad else f'only {sorted(losses)}')
             return Outcome(config, TRAINS, ', '.join(name for name in losses if name.startswith('mine.')))
-        except Exception as error:  # noqa: BLE001
-            found = _failure_alone(config, side, trains=True)
+        except Exception as error:  # noqa: BLE001 - what it is, is what is asked
+            found = _failure_alone(config, side)
             if found is None:
-                return Outcome(config, FAULT, _said(error))
+                is_refused = isinstance(error, ConfigError)
+                return Outcome(config, REFUSED if is_refused else FAULT, str(error) if is_refused else _said(error))
             alone = alone or found
     return Outcome(config, ALONE, alone or '')
 
 
-def _failure_alone(config: str, side: int, trains: bool) -> Optional[str]:
+def _failure_alone(config: str, side: int) -> Optional[str]:
     """What the student by itself fails with, when it is built or when it trains."""
     try:
         cfg = student_of(config, side)
         init_default_scope(cfg.default_scope)
-        model = build_model(cfg)
-        if trains:
-            losses = step(model, cfg, side)
-            bad = [name for name, value in losses.items() if value != value]
-            return f'not a number: {bad}' if bad else None
+        losses = step(build_model(cfg), cfg, side)
+        bad = [name for name, value in losses.items() if value != value]
+        return f'not a number: {bad}' if bad else None
     except Exception as error:  # noqa: BLE001
         return _said(error)
-    return None
 
 
 def _said(error: Exception) -> str:
@@ -198,6 +194,7 @@ def in_own_process(folder: str) -> Outcome:
 def _send(folder: str, connection: Connection) -> None:
     torch.set_num_threads(1)
     MMLogger.get_instance('wide', log_level='ERROR')
+    os.chdir(Path(config_folder(folder.partition('/')[0])).parent)  # from where configs name others
     try:
         connection.send(trial(folder))
     except Exception as error:  # noqa: BLE001 - a config that cannot be read
