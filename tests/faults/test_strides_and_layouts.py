@@ -337,5 +337,4 @@ def test_vectors_whose_length_follows_from_the_size_of_the_image_have_no_connect
     model.neck = dict(type='mmdet.GlobalAveragePooling', kernel_size=2, stride=1)
     with pytest.raises(ConfigError, match=r"a\.taps: the student's 'neck' gives vectors whose length follows from the "
                                           r"size of the image, \d+ for .* such as 'backbone'"):
-        distiller(model, teacher(classifier()), dict(a=dict(
-            match('neck'), connector=dict(type='ChannelMLP'))))
+        distiller(model, teacher(classifier()), dict(a=match('neck')))
