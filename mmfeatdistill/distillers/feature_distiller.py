@@ -19,6 +19,7 @@ from mmfeatdistill.objectives.base import keep_in_graph
 from mmfeatdistill.objectives.statistics import needing_statistics
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dry_run import probe
+from mmfeatdistill.taps.isolation import unset_memory_filled
 from mmfeatdistill.taps.reader import Features, TappedPass, TapReader
 from mmfeatdistill.taps.uncompiled import uncompiled
 from mmfeatdistill.teacher.teacher import build_teachers
@@ -82,7 +83,7 @@ class FeatureDistiller(BaseModel):
         self.__dict__.update(student=worn, _checked=set(), teachers=[], reader=None)
         for table in _SHARED_TABLES:
             self.__dict__[table] = worn.__dict__[table]
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), unset_memory_filled(worn):
             built = build_objectives(objectives)
             self.teachers = build_teachers(teacher, worn.data_preprocessor)
             self._prepare(built)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 
@@ -73,6 +74,38 @@ def training_isolated(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
+
+
+@contextmanager
+def unset_memory_filled(model: nn.Module) -> Iterator[None]:
+    """Small numbers in parameters that were allocated and not initialized yet; they are as they were afterwards.
+
+    Parameters outside torch's layers, such as the branches of mmdet's TridentNet and the level embeddings of its DINO,
+    hold what was in memory until ``init_weights()``. Zeros hide that two branches differ, and NaN that anything does.
+
+    Args:
+        model (nn.Module): Any network.
+    """
+    held = [(parameter, parameter.detach().clone()) for module in model.modules()
+            if not any(hasattr(module, name) for name in ('reset_parameters', '_reset_parameters'))
+            for parameter in module._parameters.values() if parameter is not None and _may_be_unset(parameter)]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter, _ in held:
+            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, before in held:
+                parameter.copy_(before)
+
+
+def _may_be_unset(parameter: Tensor) -> bool:
+    if is_lazy(parameter) or parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
+        return False
+    largest = float(parameter.detach().abs().max())
+    return not 0 < largest < 1e3  # also where it is NaN
 
 
 _CONTAINERS = (list, deque, set, dict, OrderedDict, defaultdict)

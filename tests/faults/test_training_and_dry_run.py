@@ -253,20 +253,22 @@ def test_only_more_rows_of_one_width_are_called_queries(after, are_queries):
 class Branches(nn.Module):
     """The convolution of mmdet's TridentNet, one layer of three branches in training and of one afterwards."""
 
-    def __init__(self):
+    def __init__(self, memory):
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, 4, 1)
         self.trident = TridentConv(8, 8, 3, trident_dilations=(1, 2, 3), test_branch_idx=1)
-        nn.init.ones_(self.trident.weight)  # until it is initialized, it holds whatever was in memory, such as zeros
+        nn.init.constant_(self.trident.weight, memory)  # until it is initialized, it holds whatever was in memory
 
     def forward(self, x):
         return sum(self.trident([self.conv(x)] * (3 if self.training else 1))),
 
 
-def test_a_single_layer_that_computes_something_else_in_training():
+@pytest.mark.parametrize('memory', [1.0, 0.0, float('nan')])
+def test_a_single_layer_that_computes_something_else_in_training(memory):
     model = classifier()
-    model.backbone = dict(type='Branches')
+    model.backbone = dict(type='Branches', memory=memory)
     model['head'].in_channels = 8
     with pytest.raises(ConfigError, match=r"'backbone' gives other values when the network trains.*'backbone.conv'"):
-        distiller(model, teacher(model), dict(a=match('backbone')))
-    distiller(model, teacher(model), dict(a=match('backbone.conv')))
+        distiller(model, teacher(classifier()), dict(a=match('backbone')))
+    built = distiller(model, teacher(classifier()), dict(a=match(dict(student='backbone.conv', teacher='backbone'))))
+    assert torch.equal(built.backbone.trident.weight, torch.full((8, 8, 3, 3), memory)) or memory != memory
