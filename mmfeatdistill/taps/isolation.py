@@ -124,7 +124,7 @@ def _contents(model: nn.Module) -> list[tuple[Any, Any]]:
             value = vars(value)
         # Of subclasses, such as configs, nobody knows what filling them anew does.
         if type(value) in _CONTAINERS and id(value) not in found:
-            found[id(value)] = (value, value.copy())
+            found[id(value)] = (value, value.copy() if value else ())  # most are tables of hooks, and empty
             stack += value.values() if isinstance(value, dict) else value
     return list(found.values())
 
