@@ -54,7 +54,7 @@ def tiny(path: str, work_dir: Path) -> Config:
                 cfg[name] = _small_images(cfg[name])
     networks = [cfg.model] if 'student' not in cfg.model else [cfg.model.student]
     for network in networks:
-        _small_network(network)
+        small_network(network)
     if any(objective and objective.type == 'SharedQueries' for objective in cfg.model.get('objectives', {}).values()):
         # Its decoder runs as well, and small images do not have room for 900 queries.
         teacher = load_config(cfg.model.teacher.config).model
@@ -99,9 +99,9 @@ def _divided(size: Any) -> Any:
     return max(32, size // SHRINK // 32 * 32) if isinstance(size, int) and size > 320 else size
 
 
-def _small_network(model: Any) -> None:
+def small_network(model: Any) -> None:
     """A student without downloads, with few proposals, and BatchNorm for what one process on a CPU has to train."""
-    for node in _nodes(model):
+    for node in nodes(model):
         if isinstance(node.get('init_cfg'), Mapping) and 'checkpoint' in node['init_cfg']:
             node['init_cfg'] = None
         for downloaded in {'pretrained', 'teacher_ckpt'}.intersection(node):
@@ -127,13 +127,13 @@ def _small_network(model: Any) -> None:
         test_cfg.update(_small_images(test_cfg))
 
 
-def _nodes(value: Any) -> Iterator[dict]:
+def nodes(value: Any) -> Iterator[dict]:
     if isinstance(value, Mapping):
         yield value
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _nodes(item)
+            yield from nodes(item)
 
 
 def weights_without_downloads() -> Callable:

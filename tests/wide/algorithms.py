@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -34,17 +35,19 @@ from mmfeatdistill.release.markdown import markdown_table
 from mmfeatdistill.step_costs.random_batch import random_batch
 from mmfeatdistill.zoo.configs import build_model, load_config
 from mmfeatdistill.zoo.packages import TASK_LIBRARIES, config_folder
-from tests.helpers.zoo import _small_network
+from tests.helpers.zoo import nodes, small_network
 
 DOCS = Path(__file__).parents[2] / 'docs'
 SIDES = dict(mmdet=(128, 320), mmseg=(128, 512), mmpretrain=(224, 384))
 """Of the square images, the first on which the student alone trains."""
 SMALL = ('nano', 'tiny', 'atto', 'femto', 'pico', 'r18', 'resnet18', 'b0', '-t_', '-s_', 'small', '0.5', 'x0', 'r50')
-LARGE = ('x101', 'r101', 'r152', 'large', 'huge', 'giant', '-l_', '-l-', '_l_', '-x_', '_x_', '-xl', 'swin-b', 'swin-l',
-         'vit-h', 'b5', 'openimages', 'lvis', 'objects365', 'headless')
+AVOIDED = ('x101', 'r101', 'r152', 'large', 'huge', 'giant', '-l_', '-l-', '_l_', '-x_', '_x_', '-xl', 'swin-b',
+           'swin-l', 'vit-h', 'b5', 'openimages', 'lvis', 'objects365', 'headless', 'linear')
+"""Words of large networks, of large data, and of those of which nothing but a linear layer is trained."""
+BENCHMARKS = 'benchmarks'
 PIECES = ('mmdet/common', )
 """Folders of which no config has a model."""
-SECONDS, GIGABYTES = 420, 6.0
+SECONDS, GIGABYTES = 420, 12.0
 TRAINS, ALONE, REFUSED, FAULT, SKIPPED = 'trains', 'fails alone', 'refused', 'fault', 'skipped'
 MEANINGS = {
     TRAINS: 'a step with finite losses of student and objective',
@@ -63,33 +66,35 @@ class Outcome(NamedTuple):
 
 
 def folders() -> Iterator[str]:
-    """Every folder of stock configs, with its library."""
+    """Every folder of stock configs, with its library; benchmarks of what a network learned by itself are one more."""
     for library in TASK_LIBRARIES:
         for folder in sorted(Path(config_folder(library)).iterdir()):
             name = f'{library}/{folder.name}'
             if not folder.name.startswith(('_', '.')) and any(folder.rglob('*.py')) and name not in PIECES:
                 yield name
+                if (folder / BENCHMARKS).is_dir():
+                    yield f'{name}/{BENCHMARKS}'
 
 
 def smallest_config(folder: str) -> str:
     """The config of a folder whose name promises the smallest network."""
     library = folder.partition('/')[0]
     base = Path(config_folder(library))
-    names = [str(path.relative_to(base)) for path in (base / folder.partition('/')[2]).rglob('*.py')
-             if '_base_' in (text := path.read_text()) or 'model' in text]
+    inside = base / folder.partition('/')[2]
+    paths = [path for path in inside.rglob('*.py') if '_base_' in (text := path.read_text()) or 'model' in text]
+    names = [str(path.relative_to(base)) for path in paths if BENCHMARKS not in path.relative_to(inside).parts]
 
     def size(name: str) -> tuple:
         file = name.rpartition('/')[2]
         place = next((number for number, word in enumerate(SMALL) if word in file), len(SMALL))
-        # What a network learned by itself is shown by classifiers in a folder of benchmarks.
-        return 'benchmarks/' in name, any(word in file for word in LARGE), place, len(file), file
+        return any(word in file for word in AVOIDED), place, len(file), file
     return f'{library}::{min(names, key=size)}'
 
 
 def student_of(config: str, side: int) -> Config:
     """A stock config whose network is quick to train on square images, without downloads."""
     cfg = load_config(config)
-    _small_network(cfg.model)
+    small_network(cfg.model)
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     cfg.data_preprocessor = None
@@ -99,25 +104,26 @@ def student_of(config: str, side: int) -> Config:
     return cfg
 
 
-def distillation_of(cfg: Config) -> Config:
-    """The student with itself as a teacher, matched where its features are."""
+def distillation_of(cfg: Config, tap: str, weights: Path) -> Config:
+    """The student with itself as a teacher, which has these weights, matched at a tap."""
     model = copy.deepcopy(cfg.model)
     model.setdefault('_scope_', cfg.default_scope)
     distilled = copy.deepcopy(cfg)
     distilled.model = Config(dict(model=dict(
         type='mmfeatdistill.FeatureDistiller', student=copy.deepcopy(model),
-        teacher=dict(model=model, checkpoint=None),
+        teacher=dict(model=model, checkpoint=str(weights)),
         objectives=dict(mine=dict(
-            type='FeatureMatch', taps=[_feature(model, cfg.default_scope)], connector=dict(type='ChannelMLP'),
+            type='FeatureMatch', taps=[tap], connector=dict(type='ChannelMLP'),
             loss=dict(type='SquaredError', loss_weight=1e-3)))))).model
     return distilled
 
 
-def _feature(model: Config, library: str) -> str:
-    """The tap that is matched, of a network or of the first one inside of it that has a backbone."""
+def taps_of(model: Config, library: str) -> list[str]:
+    """Where a network's features are, or those of the first one inside of it: the next where one is refused."""
     parts = {'': model} | {f'{name}.': part for name, part in model.items() if isinstance(part, dict)}
     prefix, part = next(((name, part) for name, part in parts.items() if 'backbone' in part), ('', model))
-    return prefix + ('neck' if library == 'mmdet' and part.get('neck') else 'backbone')
+    names = ['neck'] if library == 'mmdet' and part.get('neck') else []
+    return [prefix + name for name in [*names, 'backbone']] if 'backbone' in part else ['image_encoder.0']
 
 
 def step(model: Any, cfg: Config, side: int) -> dict[str, float]:
@@ -129,7 +135,17 @@ def step(model: Any, cfg: Config, side: int) -> dict[str, float]:
     if hasattr(model, 'set_epoch'):
         model.set_epoch(0)
     wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6))
-    return {name: float(value) for name, value in model.train_step(random_batch(cfg, 2, side, side), wrapper).items()}
+    return {name: float(value) for name, value in model.train_step(_batch(cfg, side), wrapper).items()}
+
+
+def _batch(cfg: Config, side: int) -> dict[str, Any]:
+    """Two random images, or as many views of them as the pipeline makes, where no labels are used."""
+    batch = random_batch(cfg, 2, side, side)
+    if 'SelfSup' in str((cfg.model.get('data_preprocessor') or {}).get('type')):
+        images = torch.stack(batch['inputs'])
+        views = [node['num_views'] for node in nodes(cfg.train_dataloader) if node.get('type') == 'MultiView']
+        batch['inputs'] = [images] * sum(views[0]) if views else images
+    return batch
 
 
 def trial(folder: str) -> Outcome:
@@ -137,22 +153,45 @@ def trial(folder: str) -> Outcome:
     config = smallest_config(folder)
     alone = None
     for side in SIDES[folder.partition('/')[0]]:
-        try:
-            cfg = student_of(config, side)
-            init_default_scope(cfg.default_scope)
-            model: Any = root.MODELS.build(buildable(distillation_of(cfg)))
+        with TemporaryDirectory() as work:
+            outcome = _trial_at(config, side, Path(work))
+        if outcome.outcome == TRAINS:
+            return outcome
+        found = _failure_alone(config, side)
+        if found is None:
+            return outcome
+        alone = alone or found
+    return Outcome(config, ALONE, alone or '')
+
+
+def _trial_at(config: str, side: int, folder: Path) -> Outcome:
+    """Builds and trains on images of this side, at the first tap that is not refused."""
+    refusal = ''
+    try:
+        cfg = student_of(config, side)
+        init_default_scope(cfg.default_scope)
+        weights = _initial_weights(cfg, folder)
+        for tap in taps_of(cfg.model, cfg.default_scope):
+            try:
+                model: Any = root.MODELS.build(buildable(distillation_of(cfg, tap, weights)))
+            except ConfigError as error:
+                refusal = refusal or str(error)
+                continue
             losses = step(model, cfg, side)
             bad = [name for name, value in losses.items() if 'loss' in name and value != value]
             if bad or not any(name.startswith('mine.loss') for name in losses):
                 raise ArithmeticError(f'not a number: {bad}' if bad else f'only {sorted(losses)}')
-            return Outcome(config, TRAINS, ', '.join(name for name in losses if name.startswith('mine.')))
-        except Exception as error:  # noqa: BLE001 - what it is, is what is asked
-            found = _failure_alone(config, side)
-            if found is None:
-                is_refused = isinstance(error, ConfigError)
-                return Outcome(config, REFUSED if is_refused else FAULT, str(error) if is_refused else _said(error))
-            alone = alone or found
-    return Outcome(config, ALONE, alone or '')
+            return Outcome(config, TRAINS, ', '.join([f'`{tap}`:', *(n for n in losses if n.startswith('mine.'))]))
+    except Exception as error:  # noqa: BLE001 - what it is, is what is asked
+        return Outcome(config, FAULT, _said(error))
+    return Outcome(config, REFUSED, refusal)
+
+
+def _initial_weights(cfg: Config, folder: Path) -> Path:
+    model = build_model(cfg)
+    model.init_weights()
+    torch.save(model.state_dict(), folder / 'initial.pth')
+    return folder / 'initial.pth'
 
 
 def _failure_alone(config: str, side: int) -> Optional[str]:
@@ -219,13 +258,28 @@ def report(found: dict[str, Outcome], total: int) -> str:
 
 Of each folder of stock configs of mmdet, mmseg and mmpretrain, the config whose name promises the smallest network is
 a student and its own teacher, with random weights. Its features are matched at the neck of a detector, and at the
-backbone of all others, for one training step on two random images, on a CPU. {len(found)} of {total} folders have been
-tried so far, by `python -m tests.wide.algorithms`, which goes on with the others.
+backbone of all others, for one training step on two random images, on a CPU. Folders of networks that learn without
+labels have a second row, of the classifiers and detectors that start from them. {len(found)} of {total} have been tried
+so far, by `python -m tests.wide.algorithms`, which goes on with the others.
 
 {meanings}
 
+{_share(found)}
+
 {markdown_table(['folder', 'config', 'outcome', 'losses of the objective, or why'], rows)}
 '''
+
+
+def _share(found: dict[str, Outcome]) -> str:
+    """How many of the algorithms whose students train here are distilled."""
+    outcomes: dict[str, set[str]] = {}
+    for name, outcome in found.items():
+        outcomes.setdefault(name.removesuffix(f'/{BENCHMARKS}'), set()).add(outcome.outcome)
+    trained = [seen for seen in outcomes.values() if seen & {TRAINS, REFUSED, FAULT}]
+    distilled, pretraining = sum(TRAINS in seen for seen in trained), sum({TRAINS, REFUSED} <= seen for seen in trained)
+    return (f'Of {len(trained)} folders whose own student makes a step here, {distilled} are distilled '
+            f'({distilled / len(trained):.1%}); of {pretraining} of them it is the network that starts from a '
+            'pretraining, and the pretraining itself is refused.')
 
 
 def _short(reason: str) -> str:
