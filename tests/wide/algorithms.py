@@ -144,7 +144,8 @@ def _batch(cfg: Config, side: int) -> dict[str, Any]:
     if 'SelfSup' in str((cfg.model.get('data_preprocessor') or {}).get('type')):
         images = torch.stack(batch['inputs'])
         views = [node['num_views'] for node in nodes(cfg.train_dataloader) if node.get('type') == 'MultiView']
-        batch['inputs'] = [images] * sum(views[0]) if views else images
+        count = sum([views[0]] if isinstance(views[0], int) else views[0]) if views else 0
+        batch['inputs'] = [images] * count if views else images
     return batch
 
 
@@ -181,7 +182,7 @@ def _trial_at(config: str, side: int, folder: Path) -> Outcome:
             bad = [name for name, value in losses.items() if 'loss' in name and value != value]
             if bad or not any(name.startswith('mine.loss') for name in losses):
                 raise ArithmeticError(f'not a number: {bad}' if bad else f'only {sorted(losses)}')
-            return Outcome(config, TRAINS, ', '.join([f'`{tap}`:', *(n for n in losses if n.startswith('mine.'))]))
+            return Outcome(config, TRAINS, f'`{tap}`: {", ".join(name for name in losses if name.startswith("mine."))}')
     except Exception as error:  # noqa: BLE001 - what it is, is what is asked
         return Outcome(config, FAULT, _said(error))
     return Outcome(config, REFUSED, refusal)
@@ -277,9 +278,10 @@ def _share(found: dict[str, Outcome]) -> str:
         outcomes.setdefault(name.removesuffix(f'/{BENCHMARKS}'), set()).add(outcome.outcome)
     trained = [seen for seen in outcomes.values() if seen & {TRAINS, REFUSED, FAULT}]
     distilled, pretraining = sum(TRAINS in seen for seen in trained), sum({TRAINS, REFUSED} <= seen for seen in trained)
-    return (f'Of {len(trained)} folders whose own student makes a step here, {distilled} are distilled '
-            f'({distilled / len(trained):.1%}); of {pretraining} of them it is the network that starts from a '
-            'pretraining, and the pretraining itself is refused.')
+    return f'''Of {len(trained)} folders whose own student makes a step here, {distilled} are distilled
+({distilled / len(trained):.1%}). Of {pretraining} of them it is the network that starts from a pretraining, and the
+pretraining itself is refused. Networks that need videos, text, masks of hidden patches or several branches of a batch
+make no step on random images, and so are not counted.'''
 
 
 def _short(reason: str) -> str:
