@@ -10,7 +10,7 @@ from tests.wide.algorithms import ALONE, DOCS, FAULT, REFUSED, TRAINS, Outcome, 
 def test_the_page_is_what_was_found():
     found = {name: Outcome(*outcome) for name, outcome in json.loads((DOCS / 'algorithms.json').read_text()).items()}
     page = (DOCS / 'algorithms.md').read_text()
-    [total] = re.findall(r'of (\d+) folders', page)  # of the versions with which they were tried
+    [total] = re.findall(r'of (\d+) have been', page)  # of the versions with which they were tried
     assert page == report(found, int(total))
     assert not [name for name, outcome in found.items() if outcome.outcome == FAULT]
 
