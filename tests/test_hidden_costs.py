@@ -45,7 +45,7 @@ EXCUSED_WAITS = {
 }
 EXCUSED_COPIES = {
     ('reader.py', '_clone'): 'of a tapped tensor that is overwritten in place; counted apart',
-    ('partial_forward.py', '_activated'): 'a mixed path of FCFD starts in front of an activation in place',
+    ('tail.py', '_activated'): 'a mixed path of FCFD starts in front of an activation in place',
     ('extension.py', 'roi_align_forward'): 'operators of mmcv without compiling write into what mmcv gives them',
     ('extension.py', 'roi_align_backward'): 'as above',
     ('lsh.py', '_rows'): 'positions become samples, whose projections are one matrix product',

@@ -1,4 +1,7 @@
-"""What every loss asks of its two tensors."""
+"""What every loss asks of its two tensors.
+
+Maps have one size when they come here: :func:`mmfeatdistill.taps.feature_map.same_size` resizes them.
+"""
 from collections.abc import Sequence
 
 import torch

@@ -20,8 +20,8 @@ from mmfeatdistill.objectives.dense_head import (
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.dummy_batch import labeled_sample
 from mmfeatdistill.taps.feature_map import shape_of
-from mmfeatdistill.taps.partial_forward import handing_over
 from mmfeatdistill.taps.reader import TappedPass
+from mmfeatdistill.taps.tail import handing_over
 from mmfeatdistill.taps.tracing import tensors_in
 
 

@@ -13,8 +13,8 @@ from mmfeatdistill.objectives.base import Objective, TapPair, Taps, keep_in_grap
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import same_size, shape_of
 from mmfeatdistill.taps.isolation import batch_statistics, untracked_statistics
-from mmfeatdistill.taps.partial_forward import StageChain
 from mmfeatdistill.taps.reader import TappedPass
+from mmfeatdistill.taps.tail import StageChain
 
 
 class MixedPath(NamedTuple):

@@ -8,7 +8,6 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.taps.layout import Layout, to_map
 from mmfeatdistill.taps.recording import PassComplete, Recording
 from mmfeatdistill.taps.tap import Place, Tap, TapsNotReached
@@ -69,7 +68,7 @@ class TapReader:
         self.owner = owner
         self.taps = self._written = [Tap.parse(text) for text in dict.fromkeys(taps)]
         for tap in self.taps:
-            _check_module_exists(model, tap, owner)
+            tap.check_exists(model, owner)
         self._overwritten: set[Place] = set()
         self._expected_calls: dict[Place, int] = {}
         self.layouts: dict[str, list[Layout]] = {}
@@ -390,18 +389,6 @@ def why_cut_off(model: nn.Module, path: str) -> str:
         'a block around it keeps no activations and runs again in the backward pass (gradient checkpointing, '
         'reversible layers)')
     return f'runs without gradient in training, as {reason}, so no loss on it could reach the weights.'
-
-
-def _check_module_exists(model: nn.Module, tap: Tap, owner: str) -> None:
-    path = tap.place.path
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    if path not in names:
-        parent = path
-        while parent and parent not in names:
-            parent = parent.rpartition('.')[0]
-        children = ', '.join(name for name, _ in model.get_submodule(parent).named_children())
-        raise ValueError(f'{owner} has no module {path!r}{did_you_mean(path, names)} '
-                         f'{repr(parent) if parent else "It"} has: {children or "no modules"}.')
 
 
 def _distinct(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -17,8 +17,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Optional, Union
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmfeatdistill.errors import did_you_mean
 from mmfeatdistill.taps.tracing import Call, closing_activation
 
 _GRAMMAR = re.compile(r'(?P<path>\w+(\.\w+)*)(?P<side>:in|:pre|:each)?(\[(?P<index>-?\d+|(-?\d*):(-?\d*))\])?')
@@ -74,6 +75,26 @@ class Tap(NamedTuple):
                              "'module.path:pre' or 'module.path:each'.")
         return cls(text, Place(match['path'], match['side'] == ':in'), _parse_index(match['index']),
                    match['side'] == ':pre', match['side'] == ':each')
+
+    def check_exists(self, model: nn.Module, owner: str) -> None:
+        """Checks that a network has the module.
+
+        Args:
+            model (nn.Module): The network.
+            owner (str): Whose it is, as a message calls it.
+
+        Raises:
+            ValueError: It has none of this name; the nearest one is named.
+        """
+        path = self.place.path
+        names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+        if path not in names:
+            parent = path
+            while parent and parent not in names:
+                parent = parent.rpartition('.')[0]
+            children = ', '.join(name for name, _ in model.get_submodule(parent).named_children())
+            raise ValueError(f'{owner} has no module {path!r}{did_you_mean(path, names)} '
+                             f'{repr(parent) if parent else "It"} has: {children or "no modules"}.')
 
     def located(self, calls: Sequence[Call]) -> 'Tap':
         """The same tap with the place that a trace shows it to read.
