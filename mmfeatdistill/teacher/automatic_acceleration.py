@@ -44,11 +44,11 @@ class AutomaticAcceleration:
         """
         self._shapes = [list(shape) for shape in (state or {}).get('shapes', ())]
         self._chosen = (state or {}).get('chosen')
-        return self._chosen or {}
+        return dict(self._chosen or {})
 
-    def state(self) -> dict[str, Any]:
-        """What a resumed training has to know, as plain data."""
-        return dict(shapes=self._shapes, chosen=self._chosen)
+    def state(self) -> Optional[dict[str, Any]]:
+        """What a resumed training has to know, as plain data; None where it has not begun to look."""
+        return None if self._shapes is None else dict(shapes=self._shapes, chosen=self._chosen)
 
     def look(self, images: Any) -> Optional[dict[str, Any]]:
         """Looks at a batch.

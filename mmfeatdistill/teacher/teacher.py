@@ -220,14 +220,24 @@ class Teacher:
         self._apply(self._acceleration)
 
     def _apply(self, acceleration: Acceleration) -> None:
-        self._acceleration, small = acceleration, self._small
+        self._acceleration = acceleration
         with eval_isolated(self.model):
-            acceleration.apply(self.model, small.reader.taps, self._run_small,
-                               lambda: self._read(small.inputs, small.data_samples).features)
+            acceleration.apply(self.model, self._small.reader.taps, self._run_small,
+                               lambda: self._read(*self._small_batch()).features)
 
     def _run_small(self) -> Any:
         """Runs the network on a small image, from end to end."""
-        return run_entry(self.model, self._entry, self._small.inputs, self._small.data_samples)
+        return run_entry(self.model, self._entry, *self._small_batch())
+
+    def _small_batch(self) -> tuple[Any, Any]:
+        """The image of the dry run, where the network has been moved since, and in its precision."""
+        inputs, samples = self._small.inputs, self._small.data_samples
+        weight = next((weight for weight in self.model.parameters() if weight.is_floating_point()), None)
+        if weight is None or not isinstance(inputs, Tensor):
+            return inputs, samples
+        if weight.device != inputs.device and samples is not None:
+            samples = [sample.to(weight.device) if hasattr(sample, 'to') else sample for sample in samples]
+        return inputs.to(weight.device, weight.dtype), samples
 
     def start_training(self, state: Optional[Mapping] = None) -> None:
         """Lets ``acceleration='auto'`` look at the batches from now on; with other options nothing changes.
@@ -237,6 +247,8 @@ class Teacher:
         """
         if self.automatic is not None:
             chosen = self.automatic.start(state)
+            if next(self.model.parameters()).device.type != 'cpu':  # begun on one, it goes on elsewhere
+                chosen.pop('packed_for', None)
             if chosen:
                 self._apply(Acceleration.from_config(chosen, f'{self._key}.acceleration'))
 

@@ -1,8 +1,11 @@
 """What teachers choose by themselves: by a rule, after a trial, and the same after resuming."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmfeatdistill.engine.hooks.acceleration_hook import AccelerationHook
 from mmfeatdistill.teacher import teacher as teacher_module
 from mmfeatdistill.teacher.automatic_acceleration import BATCHES, Trial
 from mmfeatdistill.teacher.packed_convolutions import can_pack
@@ -23,12 +26,13 @@ from tests.teacher.test_acceleration import as_trained
 SQUARE = classification_batch((64, 64), (64, 64))
 
 
-def made(make=classifier, tap='backbone', state=None) -> Teacher:
+def made(make=classifier, tap='backbone', start=True) -> Teacher:
     torch.manual_seed(0)
     result = Teacher(model=make(), checkpoint=None, student_preprocessor=build(make()).data_preprocessor)
     as_trained(result.model)
     result.accelerate(result.attach([tap]))
-    result.start_training(state)
+    if start:
+        result.start_training()
     return result
 
 
@@ -114,6 +118,39 @@ def test_it_is_moved_and_converted_as_any_other():
     assert all(torch.equal(a, b) for a, b in zip(given, read(network, SQUARE)))
     network.apply_to_tensors(lambda tensor: tensor.double())
     assert next(network.model.parameters()).dtype == torch.float64
+
+
+def test_a_teacher_that_was_moved_since_it_was_built_takes_what_was_chosen():
+    """Another precision stands for another device: the image of the dry run is of neither."""
+    network = made()
+    for _ in range(BATCHES):
+        read(network, SQUARE)
+    resumed = Teacher(model=classifier(), checkpoint=None, student_preprocessor=build(classifier()).data_preprocessor)
+    resumed.accelerate(resumed.attach(['backbone']))
+    resumed.apply_to_tensors(lambda tensor: tensor.double())
+    resumed.start_training(network.automatic.state())
+    assert not norms(resumed)
+
+
+def test_norms_are_folded_in_a_teacher_that_was_moved_since_it_was_built():
+    network = made()
+    network.apply_to_tensors(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    for _ in range(BATCHES):
+        network(images, None)
+    assert network.automatic.state()['chosen'] == dict(fuse_conv_bn=True, channels_last=True) and not norms(network)
+
+
+def test_a_training_that_was_resumed_without_a_choice_is_resumed_without_one_again():
+    network = made(start=False)
+    runner = SimpleNamespace(model=SimpleNamespace(teachers=[network]), _resume=True)
+    hook, checkpoint = AccelerationHook(), {}
+    for _ in range(2):
+        hook.after_load_checkpoint(runner, checkpoint)
+        hook.before_train(runner)
+        checkpoint = {}
+        hook.before_save_checkpoint(runner, checkpoint)
+        assert checkpoint == {} and network.automatic.look(torch.zeros(1, 3, 64, 64)) is None
 
 
 @pytest.mark.parametrize('interrupted_after', [1, 4])
