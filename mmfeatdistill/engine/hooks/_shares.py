@@ -53,6 +53,8 @@ class LossShare:
         if not self._is_awaited:
             return None
         self._is_awaited = False
+        if self._objective.weight == 0:  # switched off in between, as the hook of a schedule runs later
+            return None
         # Without the factor of a schedule, which is to have its effect.
         own = added_loss(outputs, self._name) / self._objective.weight
         return torch.stack([torch.as_tensor(own), torch.as_tensor(task_loss(outputs, self._names))]).detach()

@@ -5,11 +5,10 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
-from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from mmfeatdistill.distillers.building import ADDED
-from mmfeatdistill.engine.hooks._objectives import objectives_of, unwrap
+from mmfeatdistill.engine.hooks._objectives import find_objective, objectives_of, unwrap
 from mmfeatdistill.engine.hooks._shares import GradientShare, LossShare, PartShare, Share
 from mmfeatdistill.errors import ConfigError, did_you_mean
 from mmfeatdistill.registry import HOOKS
@@ -128,21 +127,15 @@ class BalanceHook(Hook):
         Raises:
             ConfigError: See above.
         """
+        found = find_objective(runner, self.objective, self.by_epoch, self._key)
         objectives = objectives_of(runner.model)
-        if self.objective not in objectives:
-            known = list(objectives)
-            raise ConfigError(f'{self._key}.objective: there is no {self.objective!r} in model.objectives, which has '
-                              f'{known}{did_you_mean(self.objective, known)}')
         if sum(isinstance(hook, BalanceHook) and hook.objective == self.objective for hook in runner.hooks) > 1:
             raise ConfigError(f'{self._key}: there are several of this objective; leave one.')
-        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ConfigError(f'{self._key}.by_epoch: an iteration-based training counts no epochs; give the steps in '
-                              'iterations, with by_epoch=False.')
         if not unwrap(runner.model).trains_task and (self.measure == 'loss' or len(objectives) == 1):
             raise ConfigError(f'{self._key}: {type(unwrap(runner.model)).__name__} computes no loss of a task, beside '
                               'which the objective could have a share; leave the hook out, or let it balance several '
                               "objectives with measure='gradient'.")
-        self._found = objectives[self.objective]
+        self._found = found
         self._share = self._measured_by(runner, list(objectives))
         # A tensor, so that no iteration waits for what was measured.
         device = next(runner.model.parameters()).device
@@ -164,7 +157,8 @@ class BalanceHook(Hook):
         if found is not None:
             found = found.to(self._seen)
             all_reduce(found, 'mean')
-            share = found[0] / found.sum()  # no number where nothing was measured, or where a loss scale was too large
+            # No number where nothing was measured, or where a loss scale was too large for either of the two.
+            share = (found[0] / found.sum()).where(found.isfinite().all(), torch.nan)
             self._seen += torch.stack([share.nan_to_num(0, 0, 0), share.isfinite().to(share)])
         if not self.by_epoch:
             self._end_step(runner, runner.iter + 1)

@@ -3,9 +3,8 @@ import math
 from typing import Any, Literal, Optional
 
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop
 
-from mmfeatdistill.engine.hooks._objectives import objectives_of
+from mmfeatdistill.engine.hooks._objectives import find_objective
 from mmfeatdistill.errors import ConfigError, did_you_mean
 from mmfeatdistill.registry import HOOKS
 
@@ -85,18 +84,16 @@ class ObjectiveScheduleHook(Hook):
         """Finds the objective.
 
         Raises:
-            ConfigError: There is no such objective, or there are no epochs to count.
+            ConfigError: There is no such objective, there are no epochs to count, or another hook schedules the same.
         """
         key = f'custom_hooks.ObjectiveScheduleHook({self.objective!r})'
-        objectives = objectives_of(runner.model)
-        if self.objective not in objectives:
-            known = list(objectives)
-            raise ConfigError(f'{key}.objective: there is no {self.objective!r} in model.objectives, which has '
-                              f'{known}{did_you_mean(self.objective, known)}')
-        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ConfigError(f'{key}.by_epoch: an iteration-based training counts no epochs; give the steps in '
-                              'iterations, with by_epoch=False.')
-        self._found = objectives[self.objective]
+        self._found = find_objective(runner, self.objective, self.by_epoch, key)
+        same = [hook for hook in runner.hooks if isinstance(hook, ObjectiveScheduleHook)
+                and (hook.objective, hook.loss) == (self.objective, self.loss)]
+        if len(same) > 1:
+            what = 'it' if self.loss is None else f'its {self.loss!r}'
+            raise ConfigError(f'{key}: there are {len(same)} that schedule {what}, of which only the last would count; '
+                              'give warmup, decay_begin and stop to one.')
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Sets the factor for this iteration."""

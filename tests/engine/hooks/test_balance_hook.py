@@ -210,3 +210,23 @@ def test_what_cannot_be_held_is_named_before_the_first_iteration(small_model, op
     runner.hooks = [HOOKS.build(options) for _ in range(count)]
     with pytest.raises(ConfigError, match=message):
         runner.hooks[0].before_train(runner)
+
+
+def test_a_loss_that_a_schedule_switches_off_after_the_measurement_has_begun_is_none(in_digits, tmp_path,
+                                                                                     in_every_iteration):
+    schedule = dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='stage4', stop=3, by_epoch=False)
+    runner = Runner.from_cfg(config(tmp_path, 'classification', 'run', (BALANCE | dict(measure='loss'), schedule)))
+    runner.train()
+    assert runner.model.objectives['stage4'].weight == 0 and curve(runner, 'share')
+
+
+@pytest.mark.parametrize('gradients', [(1.0, float('inf')), (float('inf'), 1.0), (float('nan'), 1.0), (0.0, 0.0)])
+def test_what_overflowed_is_no_share(gradients):
+    hook = balance_hook.BalanceHook(**{name: value for name, value in BALANCE.items() if name != 'type'})
+    hook._share, hook._seen = SimpleNamespace(end=lambda outputs: torch.tensor(gradients)), torch.zeros(2)
+    hook.by_epoch = True
+    hook.after_train_iter(SimpleNamespace(iter=0, epoch=0), 0)
+    assert hook._seen.tolist() == [0, 0]
+    hook._share = SimpleNamespace(end=lambda outputs: torch.tensor([1.0, 3.0]))
+    hook.after_train_iter(SimpleNamespace(iter=0, epoch=0), 0)
+    assert hook._seen.tolist() == [0.25, 1]

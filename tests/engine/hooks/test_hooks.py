@@ -84,6 +84,14 @@ def test_alignment_is_logged_and_does_not_change_training(in_digits, tmp_path):
     assert not measured.model.objectives['stage4'].loss._forward_hooks
 
 
+def test_features_of_other_widths_have_no_cosine(in_digits, tmp_path):
+    cfg = small(DISTILLED['classification'], tmp_path, train_cfg__max_epochs=1)
+    cfg.model.objectives.stage4.update(connector=None, loss=dict(type='AttentionTransfer', loss_weight=1.0))
+    cfg.custom_hooks.append(dict(type='mmfeatdistill.AlignmentHook', interval=2))
+    scalars = train(cfg).message_hub.log_scalars
+    assert 'train/stage4.cka_0' in scalars and 'train/stage4.cosine_0' not in scalars
+
+
 def test_the_metrics_have_their_properties():
     features = torch.randn(50, 6, dtype=torch.float64)
     rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0]
@@ -161,6 +169,14 @@ def test_one_loss_of_an_objective_is_scheduled(in_digits, tmp_path):
     # The log smooths over a window: what is off adds nothing any more.
     total = [line['stage4.loss_1'] * (number + 1) for number, line in enumerate(lines)]
     assert total[0] > 0 and total[1] > total[0] and total[1] == pytest.approx(total[3], rel=1e-4)
+
+
+def test_two_schedules_of_one_loss_are_refused(in_digits, tmp_path):
+    cfg = small(DISTILLED['classification'], tmp_path)
+    cfg.custom_hooks += [dict(type='mmfeatdistill.ObjectiveScheduleHook', objective='stage4', **options)
+                         for options in (dict(warmup=2), dict(stop=3))]
+    with pytest.raises(ConfigError, match=r"\('stage4'\): there are 2 that schedule it, of which only the last would"):
+        train(cfg)
 
 
 def test_a_loss_that_is_not_there(in_digits, tmp_path):
