@@ -67,6 +67,8 @@ class CrossHead(Objective):
 
     runs_teacher = True
 
+    needs_labels = True
+
     def __init__(self, taps: Taps, class_weight: float = 1.0, box_weight: float = 1.0, centerness_weight: float = 1.0,
                  teacher: Optional[int] = None) -> None:
         super().__init__(taps, teacher)

@@ -13,6 +13,7 @@ from mmfeatdistill.objectives.pairs import match_features
 from mmfeatdistill.objectives.roi import run_box_head
 from mmfeatdistill.registry import MODELS
 from mmfeatdistill.taps.feature_map import same_size, shape_of
+from mmfeatdistill.taps.isolation import untracked_statistics
 from mmfeatdistill.taps.reader import TappedPass
 
 _ROIS = 'roi_head.bbox_roi_extractor:in[-1]'
@@ -91,7 +92,8 @@ class FCFDBoxHead(Objective):
         with torch.no_grad():
             mimicked = run_box_head(teacher.model, targets, rois)
         through_teacher = run_box_head(teacher.model, bridged, rois)
-        through_student = run_box_head(student.model, returned, rois)
+        with untracked_statistics(student.model.roi_head):
+            through_student = run_box_head(student.model, returned, rois)
         logits = [student[_LOGITS][0], through_teacher.logits, through_student.logits]
         offsets = [student[_OFFSETS][0], through_teacher.offsets, through_student.offsets]
         losses = dict(

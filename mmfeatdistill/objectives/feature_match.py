@@ -71,6 +71,7 @@ class FeatureMatch(Objective):
         # Built at once, as it says what is read of a teacher.
         self._position_weight = None if weight is None else _position_weight(weight)
         self.networks = getattr(self._position_weight, 'networks', None)
+        self.needs_labels = getattr(self._position_weight, 'needs_labels', False)
 
     @property
     def teacher_taps(self) -> list[str]:

@@ -21,9 +21,11 @@ class PositionWeight(ABC):
     Attributes:
         teacher_taps (list[str]): What it reads of each teacher.
         networks (str, optional): Which networks alone it is for (see :class:`Objective`).
+        needs_labels (bool): Whether it looks at the labels of a batch.
     """
 
     teacher_taps: Sequence[str] = ()
+    needs_labels = False
     networks: Optional[str] = None
 
     @abstractmethod
@@ -118,6 +120,8 @@ class GroundTruth(PositionWeight):
     Raises:
         ValueError: ``shape`` is neither, or ``background`` is negative.
     """
+
+    needs_labels = True
 
     def __init__(self, shape: Literal['boxes', 'masks'] = 'boxes', background: float = 0.0) -> None:
         if shape not in ('boxes', 'masks'):

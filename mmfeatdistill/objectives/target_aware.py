@@ -65,6 +65,8 @@ class TargetAware(Objective):
         ['loss_0']
     """
 
+    needs_labels = True
+
     def __init__(self, taps: Taps, loss_weight: float = 1.0, max_per_image: int = 100,
                  teacher: Optional[int] = None) -> None:
         super().__init__(taps, teacher)

@@ -137,7 +137,10 @@ def test_a_backbone_alone_is_a_student():
 @pytest.mark.parametrize('objective', [
     dict(type='FGD', taps=['neck']), dict(type='LSHRoI'),
     dict(type='LSH', taps=['roi_head.bbox_head.fc_cls:in'], only_correct=True),
-    dict(type='Decoupled', taps=['roi_head.bbox_head.fc_cls'])])
+    dict(type='Decoupled', taps=['roi_head.bbox_head.fc_cls']),
+    dict(type='CrossHead', taps=['bbox_head.cls_convs.2:each']), dict(type='TargetAware', taps=['bbox_head']),
+    dict(type='FeatureMatch', taps=['neck'], weight=dict(type='GroundTruth'), loss=dict(type='SquaredError'))],
+    ids=lambda objective: objective['type'])
 def test_objectives_that_look_at_labels_are_refused(objective):
     with pytest.raises(ConfigError, match=r"objectives\.mine: \w+ looks at the labels .*type='FeatureMatch'"):
         LabelFreeDistiller(detector(), teacher(detector()), dict(mine=objective))

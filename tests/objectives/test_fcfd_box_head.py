@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfeatdistill.errors import ConfigError
 from mmfeatdistill.losses import kl_divergence
@@ -59,6 +60,17 @@ def test_gradient_reaches_the_student_and_every_bridge_and_never_the_teacher():
     for part in (model.backbone.conv1, model.neck.fpn_convs[0].conv, model.roi_head.bbox_head.fc_cls):
         assert part.weight.grad.any()
     assert all(parameter.grad is None for parameter in model.teachers[0].model.parameters())
+
+
+def test_statistics_of_the_students_box_head_are_of_its_own_features():
+    """Features of the teacher run through it as well, and are no part of what it is evaluated with."""
+    student = detector()
+    student.roi_head.bbox_head = dict(student.roi_head.bbox_head, type='Shared4Conv1FCBBoxHead', conv_out_channels=8,
+                                      norm_cfg=dict(type='BN'))
+    model = box_head(student)
+    losses_of(model, detection_batch())
+    norms = [module for module in model.roi_head.bbox_head.modules() if isinstance(module, _BatchNorm)]
+    assert len(norms) == 4 and {int(norm.num_batches_tracked) for norm in norms} == {1}
 
 
 def test_what_is_run():
