@@ -100,7 +100,10 @@ def explain_batch_errors(model: nn.Module, batch: Any,
     except BatchError:
         raise
     except Exception as error:
-        found = find(model, batch)
+        try:
+            found = find(model, batch)
+        except Exception:  # noqa: BLE001 - after a failed assertion on a GPU, all that looks at its tensors fails too
+            found = None
         if found is None:
             raise
         raise BatchError(f'train_dataloader: {found} The step failed with {type(error).__name__}: {error}') from error

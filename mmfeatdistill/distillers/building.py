@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Union
 
 from mmengine import registry as root
-from mmengine.model import BaseModel, ModuleDict
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -122,9 +122,9 @@ def build_objectives(objectives: Any) -> dict[str, Objective]:
     for name, cfg in wanted.items():
         if not isinstance(name, str) or not name:
             raise ConfigError(f'model.objectives: each objective needs a name, such as fpn=dict(...), got {name!r}.')
-        if '.' in name or hasattr(ModuleDict, name):
-            raise ConfigError(f'model.objectives.{name}: cannot be used as a name; take another, such as '
-                              f"'{name.replace('.', '_')}_match'.")
+        if '.' in name:
+            raise ConfigError(f'model.objectives.{name}: a dot ends the name of an objective in logs; take another, '
+                              f"such as {name.replace('.', '_')!r}.")
         built[name] = build(cfg, f'model.objectives.{name}')
         if not isinstance(built[name], Objective):
             raise ConfigError(f'model.objectives.{name}.type: {cfg["type"]!r} is no objective; losses and '

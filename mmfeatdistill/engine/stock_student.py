@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmfeatdistill.distill_config import is_distillation, student_config
-from mmfeatdistill.registry import SCOPE
+from mmfeatdistill.registry import HOOKS, SCOPE
 
 STUDENT_FILE = '_student.py'
 """How the config of the student ends that lies in a work directory."""
@@ -36,7 +36,7 @@ def stock_student(trained: Config) -> Config:
     cfg = student_config(trained) if is_distillation(trained) else trained
     kept = (set(inspect.signature(Runner.__init__).parameters) - _OF_THE_RUN) | _READ_BESIDES
     settings: dict[str, Any] = {key: value for key, value in cfg.to_dict().items() if key in kept}
-    hooks = [hook for hook in settings.pop('custom_hooks', None) or [] if not is_ours(hook.get('type'))]
+    hooks = [hook for hook in settings.pop('custom_hooks', None) or [] if not _is_our_hook(hook.get('type'))]
     if hooks:
         settings['custom_hooks'] = hooks
     imports = settings.pop('custom_imports', None) or dict(imports=[])
@@ -45,6 +45,12 @@ def stock_student(trained: Config) -> Config:
     if others := [name for name in names if not is_ours(f'{name}.') or _LIBRARY_FIX.fullmatch(name)]:
         settings['custom_imports'] = {**imports, 'imports': others}
     return Config(settings)
+
+
+def _is_our_hook(name: Any) -> bool:
+    """Whether a hook is one of this project, which may be written without its scope."""
+    found = HOOKS.get(name) if isinstance(name, str) and '.' not in name else None
+    return is_ours(name) or is_ours(getattr(found, '__module__', None))
 
 
 def readable_text(cfg: Config) -> str:

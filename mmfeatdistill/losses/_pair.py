@@ -76,6 +76,11 @@ def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student, teacher, reduction='none').sum()
 
 
+def mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of :func:`squared_distance` over all elements; zero where there are none."""
+    return squared_distance(student, teacher) / max(student.numel(), 1)
+
+
 def mean_and_variation(tensor: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Mean along ``dims``, and sum of the squared distances to it; both with these dimensions kept as 1."""
     mean = tensor.mean(dims, keepdim=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmfeatdistill.losses._pair import matching_pair, squared_distance
+from mmfeatdistill.losses._pair import matching_pair, mean_squared_error
 
 
 def appearance(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *,
@@ -46,14 +46,10 @@ def appearance(student_features: Sequence[Tensor], teacher_features: Sequence[Te
              for student, teacher in zip(student_features, teacher_features, strict=True)]
     if pool_last:
         pairs.append((_pooled(pairs[-1][0]), _pooled(pairs[-1][1])))
-    return sum((_mean_squared_error(*pair) for pair in pairs[1:]), _mean_squared_error(*pairs[0]))
+    return sum((mean_squared_error(*pair) for pair in pairs[1:]), mean_squared_error(*pairs[0]))
 
 
 def _pooled(feature: Tensor) -> Tensor:
     """Mean over the positions of the activated feature; (N, C)."""
     return F.relu(feature).flatten(2).mean(2) if feature.dim() > 2 else F.relu(feature)
 
-
-def _mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over all elements; zero where there are none."""
-    return squared_distance(student, teacher) / max(student.numel(), 1)

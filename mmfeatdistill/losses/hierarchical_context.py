@@ -2,7 +2,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfeatdistill.losses._pair import matching_pair, squared_distance
+from mmfeatdistill.losses._pair import matching_pair, mean_squared_error
 from mmfeatdistill.registry import MODELS
 
 _SIDES = (4, 2, 1)
@@ -36,18 +36,14 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
         tensor(4.6667)
     """
     student, teacher = matching_pair(student, teacher, '(N, C, H, W)')
-    total, weights, weight = _mean_squared_error(student, teacher), 1.0, 1.0
+    total, weights, weight = mean_squared_error(student, teacher), 1.0, 1.0
     for side in _SIDES:
         if side < student.shape[2]:
             weight /= 2
             weights += weight
             coarser = (F.adaptive_avg_pool2d(feature, side) for feature in (student, teacher))
-            total = total + weight * _mean_squared_error(*coarser)
+            total = total + weight * mean_squared_error(*coarser)
     return total / weights
-
-
-def _mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    return squared_distance(student, teacher) / max(student.numel(), 1)
 
 
 @MODELS.register_module(name=['HierarchicalContext', 'HCL'])

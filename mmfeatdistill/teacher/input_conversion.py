@@ -1,5 +1,6 @@
 """The teacher's own normalization, from what the student's data preprocessor gives."""
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Optional
 
 from torch import Tensor, nn
@@ -95,9 +96,10 @@ def _image_sizes(inputs: Tensor, data_samples: Sequence[Any], divisor: int) -> l
         noted = data_samples.get('img_metas') or []
     else:
         noted = [getattr(sample, 'metainfo', {}) for sample in data_samples]
-    if not noted or not all('img_shape' in metainfo for metainfo in noted):
+    sizes = [tuple(metainfo.get('img_shape', ()))[:2] for metainfo in noted]
+    # Of groups of images, as mmdet's ReID has them, a sample notes a list of sizes.
+    if not sizes or not all(len(size) == 2 and all(isinstance(side, Integral) for side in size) for size in sizes):
         return []
-    sizes = [metainfo['img_shape'][:2] for metainfo in noted]
     batch = tuple(-(-max(sides) // divisor) * divisor for sides in zip(*sizes))
     if batch == tuple(inputs.shape[-2:]) or all(_PADDING_KEYS & set(metainfo) for metainfo in noted):
         return sizes

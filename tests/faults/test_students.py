@@ -4,9 +4,10 @@ import copy
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmpretrain.structures import DataSample
 from torch import nn
 
-from mmfeatdistill.distillers.batch_errors import BatchError, fault
+from mmfeatdistill.distillers.batch_errors import BatchError, explain_batch_errors, fault
 from mmfeatdistill.errors import ConfigError
 from tests.helpers.models import (
     build,
@@ -167,8 +168,23 @@ def test_images_in_groups_reach_the_teacher_one_by_one():
         return dict(loss=self.extract_feat(inputs[0])[0].mean())
 
     model = distiller(student_with(loss=loss), teacher(classifier(16)), dict(a=match('backbone')))
-    losses = model(torch.randn(1, 3, 3, 64, 64), [], mode='loss')
-    assert losses['a.loss_0'].isfinite()
+    # A sample of a group notes the sizes of its images, with the teacher's own pixels to be compared.
+    sample = DataSample(metainfo=dict(img_shape=[(64, 64)] * 3))
+    for samples in ([], [sample]):
+        losses = model(torch.randn(1, 3, 3, 64, 64), samples, mode='loss')
+        assert losses['a.loss_0'].isfinite()
+    own = dict(classifier(16), data_preprocessor=dict(type='ClsDataPreprocessor', mean=[1.] * 3, std=[2.] * 3))
+    model = distiller(student_with(loss=loss), teacher(own), dict(a=match('backbone')))
+    assert model(torch.randn(1, 3, 3, 64, 64), [sample], mode='loss')['a.loss_0'].isfinite()
+
+
+def test_what_fails_again_while_it_is_explained_hides_no_error():
+    """After a failed assertion on a GPU everything fails that looks at its tensors."""
+    def find(model, batch):
+        raise RuntimeError('device-side assert triggered')
+
+    with pytest.raises(ValueError, match='the first error'), explain_batch_errors(build(classifier()), {}, find):
+        raise ValueError('the first error')
 
 
 def test_a_batch_of_views_is_not_blamed():

@@ -187,7 +187,8 @@ def test_what_is_left_of_a_config():
         custom_imports=dict(imports=['mmfeatdistill', 'mmfeatdistill.engine.hooks', 'mine',
                                      'mmfeatdistill.zoo.ssd_fix'],
                             allow_failed_imports=False),
-        custom_hooks=[dict(type='mmfeatdistill.StudentCheckpointHook'), dict(type='EMAHook')]))
+        custom_hooks=[dict(type='mmfeatdistill.StudentCheckpointHook'), dict(type='AlignmentHook'),
+                      dict(type='EMAHook')]))
     assert stock_student(cfg).to_dict() == dict(
         default_scope='mmdet', model=dict(type='A', b='mmfeatdistill.c'), tta_model=dict(type='B'),
         custom_imports=dict(imports=['mine', 'mmfeatdistill.zoo.ssd_fix'], allow_failed_imports=False),
