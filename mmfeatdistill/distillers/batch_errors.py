@@ -23,14 +23,27 @@ def num_classes(model: nn.Module) -> Optional[int]:
         model (nn.Module): Of any MM library.
 
     Returns:
-        int: None where neither a head nor the network says it.
+        int: None where neither a head nor the network says it, and the layers of the head do not show it.
     """
     for path, module in model.named_modules():
         # The head of an RPN tells objects from background, and has one class.
         if 'head' in path and 'rpn' not in path and isinstance(getattr(module, 'num_classes', None), int):
             return module.num_classes
     own = getattr(model, 'num_classes', None)
-    return own if isinstance(own, int) else None
+    return own if isinstance(own, int) else _width_of_scores(getattr(model, 'head', None))
+
+
+def _width_of_scores(head: Any) -> Optional[int]:
+    """How wide the scores of a head are that says nothing, such as the one of Vision GNN.
+
+    Only a head of mmpretrain's kind is sure to give scores of classes, and only if all its layers are alike that no
+    later layer goes on from.
+    """
+    if 'ClsHead' not in {cls.__name__ for cls in type(head).__mro__}:
+        return None
+    widths = [module.weight.shape[:2] for module in head.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    last = {out for index, (out, _) in enumerate(widths) if out not in {taken for _, taken in widths[index + 1:]}}
+    return last.pop() if len(last) == 1 else None
 
 
 def image_fault(model: nn.Module, batch: Any) -> Optional[str]:

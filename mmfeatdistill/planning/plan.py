@@ -17,7 +17,7 @@ from mmfeatdistill.planning.methods import Fit, Matchmaker, Method, find_method,
 from mmfeatdistill.planning.networks import config_stem, student_reference, teacher_reference
 from mmfeatdistill.planning.own_data import student_text
 from mmfeatdistill.planning.pair import Pair, build_pair
-from mmfeatdistill.planning.training_data import missing_data
+from mmfeatdistill.planning.training_data import failed_download, missing_data
 from mmfeatdistill.planning.trial_step import trial_step
 from mmfeatdistill.planning.weighing import Objectives, given_weights, weigh, with_weights
 from mmfeatdistill.planning.wishes import Say, Wishes
@@ -161,7 +161,7 @@ def _load_draft(wishes: Wishes, pair: Pair, file: str, objectives: Objectives) -
 
 def _look_at_data(wishes: Wishes, cfg: Config, say: Say) -> str:
     """What is missing of the data, which only a dry run can do without."""
-    missing = missing_data(cfg)
+    missing = missing_data(cfg) or failed_download(cfg)
     if missing and not wishes.dry_run:
         raise ConfigError(f'STUDENT: {missing}; put the data there, or give your own by --data-root, --train-ann and '
                           '--val-ann.')

@@ -229,6 +229,11 @@ def _children_of_stages(backbone: nn.Module) -> Iterator[str]:
 
 
 def _logits(student: Network, teacher: Network, suffix: str = '') -> Proposal:
+    unknown = [role for role, network in dict(student=student, teacher=teacher).items() if network.classes is None]
+    if unknown:
+        raise NoTaps(f'it is not known how many classes the {" and the ".join(unknown)} '
+                     f'{"has" if len(unknown) == 1 else "have"}, as no head says it, so logits cannot be found; --taps '
+                     'gives places')
     if student.classes != teacher.classes:
         raise NoTaps(f'the student has {student.classes} classes and the teacher {teacher.classes}, so their logits '
                      'stand for other things')
@@ -248,7 +253,7 @@ def _class_layer(network: Network) -> str:
         raise NoTaps('a detector has no one layer that classifies an image or its pixels')
     found = [path for path in _survey(network.model) if path.startswith(f'{head}.')
              and _width(network.model.get_submodule(path)) == network.classes]
-    if not found or network.classes is None:
+    if not found:
         raise NoTaps(f'the {head} of {network.name} has no layer with a channel for each class')
     return found[-1]
 

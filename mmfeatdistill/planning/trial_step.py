@@ -36,12 +36,21 @@ def trial_step(cfg: Config) -> LossMeasurement:
     init_without_loading(distiller.student)
     distiller.train()
     failure = None
-    for size in SIZES:
+    for size in _sizes(distiller):
         try:
             return _step(distiller, cfg, size)
         except Exception as error:  # noqa: BLE001 - each network refuses a size in its own way
             failure = failure or error
     raise ConfigError(f'model: it is built, but makes no step on random images ({type(failure).__name__}: {failure}).')
+
+
+def _sizes(distiller: FeatureDistiller) -> list[int]:
+    """Sides of images, first that at which the dry runs of all networks ended well, then larger ones.
+
+    The first failure is the one that is told, and of smaller images it may only be that they are too small.
+    """
+    side = distiller.reader.side or SIZES[0]
+    return sorted({side, *SIZES}, key=lambda size: (size < side, size))
 
 
 def _step(distiller: FeatureDistiller, cfg: Config, size: int) -> LossMeasurement:

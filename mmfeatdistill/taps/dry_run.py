@@ -137,6 +137,7 @@ def probe(model: nn.Module, reader: TapReader, sizes: Sequence[int] = SIZES) -> 
             maps = {text: [to_map(tensor, layout, (size, size))
                            for tensor, layout in zip(tensors, reader.layouts[text])]
                     for text, tensors in features.items()}
+            reader.side = size
             return TappedPass(maps, reader, inputs, data_samples), entry
         if failures and all(failure.__cause__ is None for failure in failures):
             break  # a larger image would be of no help

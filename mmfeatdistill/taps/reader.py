@@ -46,6 +46,7 @@ class TapReader:
         cut_off (set[str]): Taps in parts that ran without gradient though gradients were on around them, as the last
             :meth:`probe_places` has found.
         frozen (set[str]): Likewise, taps whose tensors no parameter that learns has a part in.
+        side (int, optional): Of the square image of the last dry run.
         failure (Exception, optional): What ended the last such pass early, after all taps were read.
 
     Raises:
@@ -77,6 +78,7 @@ class TapReader:
         self.draws = False
         self.cut_off: set[str] = set()
         self.frozen: set[str] = set()
+        self.side: Optional[int] = None
         self.failure: Optional[Exception] = None
         self._bound: dict[str, list[int]] = {}
         self._numbers: dict[str, int] = {}

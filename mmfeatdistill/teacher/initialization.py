@@ -1,6 +1,7 @@
 """The weights that a teacher is built with: none where a checkpoint follows, set ones where none does."""
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Optional
 
 import torch
@@ -55,11 +56,28 @@ def init_without_loading(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, 'init_cfg'):
             module.init_cfg = without_pretrained(module.init_cfg)
-    model.init_weights()
+    with _without_names_of_checkpoints(model):
+        model.init_weights()
+
+
+@contextmanager
+def _without_names_of_checkpoints(model: nn.Module) -> Iterator[None]:
+    """Some networks, as DetectoRS, load what they keep as ``pretrained`` themselves, and are initialized without."""
+    named = {module: module.pretrained for module in model.modules()
+             if isinstance(vars(module).get('pretrained'), str)}
+    for module in named:
+        module.pretrained = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, checkpoint in named.items():
+            module.pretrained = checkpoint
 
 
 def without_pretrained(init_cfg: Any) -> Any:
     """What is left of an ``init_cfg``, one dict or a list of them, without the entries that load a checkpoint.
+
+    Those name one, whatever their type is: that of mmseg's SAN is ``'Pretrained_Part'``.
 
     Examples:
         >>> without_pretrained(dict(type='Pretrained', checkpoint='a.pth')) is None
@@ -68,8 +86,8 @@ def without_pretrained(init_cfg: Any) -> Any:
         [{'type': 'Normal', 'layer': 'Linear'}]
     """
     if isinstance(init_cfg, Mapping):
-        return None if init_cfg.get('type') == 'Pretrained' else init_cfg
-    return [entry for entry in init_cfg or [] if entry.get('type') != 'Pretrained'] or None
+        return None if 'checkpoint' in init_cfg else init_cfg
+    return [entry for entry in init_cfg or [] if 'checkpoint' not in entry] or None
 
 
 class skip_random_init(TorchFunctionMode):

@@ -6,6 +6,7 @@ import os.path as osp
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Optional, Union
+from urllib.parse import unquote
 
 from mmengine import registry as root
 from mmengine.config import Config
@@ -262,8 +263,14 @@ def zoo_entries(library: str) -> Iterator[ZooEntry]:
     for metafile in load(_metafile(library))['Import']:
         for model in load(osp.join(root, metafile)).get('Models') or []:
             if 'Config' in model:
-                yield ZooEntry(model['Name'], osp.join(root, model['Config']), model.get('Weights'),
+                yield ZooEntry(model['Name'], _config_file(root, model['Config']), model.get('Weights'),
                                dict(_metrics(model.get('Results') or [])))
+
+
+def _config_file(root: str, written: str) -> str:
+    """Where a config is that a metafile names; some write paths as in a URL, as mmdet those in ``gn+ws``."""
+    file = osp.join(root, written)
+    return file if osp.isfile(file) else osp.join(root, unquote(written))
 
 
 def _metrics(results: Union[Mapping, list]) -> Iterator[tuple[str, float]]:

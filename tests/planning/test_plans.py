@@ -81,6 +81,22 @@ def test_detectors_are_matched_by_stride(tmp_path):
         propose('logits', student, teacher)
 
 
+def test_logits_of_networks_that_do_not_say_their_classes(tmp_path):
+    """The layers of a head show how many there are, if it ends in one width; else nothing is said of the classes."""
+    silent = models.classifier()
+    silent['head'] = dict(type='VigClsHead', num_classes=10, in_channels=64, hidden_dim=12)
+    student, teacher = networks(tmp_path, of(models.classifier), (silent, 'mmpretrain'))
+    assert teacher.classes == 10
+    assert propose('logits', student, teacher).taps == [dict(student='head.fc', teacher='head.fc2')]
+    headless = models.classifier()
+    headless['head'] = dict(type='ClsHead')
+    for first, second, said in ((headless, silent, 'the student has'), (silent, headless, 'the teacher has'),
+                                (headless, headless, 'the student and the teacher have')):
+        with pytest.raises(NoTaps, match=f'not known how many classes {said}.*--taps') as caught:
+            propose('logits', *networks(tmp_path, (first, 'mmpretrain'), (second, 'mmpretrain')))
+        assert 'None' not in str(caught.value)
+
+
 def test_cropped_levels_are_left_out():
     """SSD's last levels have the stride of the one before, without its border; stages of stride 8 are whole."""
     ssd = [Level(f'neck[{i}]', Layout('map', stride), {i}, size * size)
