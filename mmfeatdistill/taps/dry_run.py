@@ -1,7 +1,6 @@
 """The dry run: which features a model gives, found before anything is trained."""
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Literal, Optional
 
 import torch
@@ -193,8 +192,11 @@ def same_size(passes: Sequence[TappedPass]) -> list[TappedPass]:
     found = list(passes)
     for index, side in sides.items():
         if side < max(sides.values()):
-            with suppress(ValueError):
-                found[index] = probe(passes[index].model, passes[index].reader, [max(sides.values())])[0]
+            model, reader = passes[index].model, passes[index].reader
+            try:
+                found[index] = probe(model, reader, [max(sides.values())])[0]
+            except ValueError:
+                found[index] = probe(model, reader, [side])[0]  # as what the reader has learned is forgotten by then
     return found
 
 

@@ -76,6 +76,19 @@ def test_dry_runs_are_brought_to_one_size(order):
     assert {tuple(tapped['backbone'][0].shape[2:]) for tapped in same_size(found)} == {(7, 7)}
 
 
+def test_a_network_that_takes_one_size_alone_keeps_what_was_learned_of_it():
+    models = {side: build(classifier()) for side in (64, 224)}
+    for side, model in models.items():
+        def takes_one_size(x, original=model.backbone.forward, side=side):
+            assert x.shape[-1] == side, f'only {side}'
+            return original(x)
+
+        model.backbone.forward = takes_one_size
+    found = same_size([probe(model, TapReader(model, ['backbone'], 'network'))[0] for model in models.values()])
+    assert [tapped.inputs.shape[-1] for tapped in found] == [64, 224]
+    assert all(tapped.reader.layouts['backbone'][0].stride == 32 for tapped in found)
+
+
 def test_a_network_that_names_the_size_of_its_images_sees_one_of_it():
     cfg = segmenter()
     cfg.backbone = dict(type='BEiT', img_size=(96, 96), patch_size=16, embed_dims=16, num_layers=2, num_heads=2,
