@@ -44,7 +44,7 @@ EXCUSED_WAITS = {
     'roi.py': 'the RoI extractors of mmdet sort proposals by level on the host, for each box head that runs',
 }
 EXCUSED_COPIES = {
-    ('reader.py', '_clone'): 'of a tapped tensor that is overwritten in place; counted apart',
+    ('recording.py', '_clone'): 'of a tapped tensor that is overwritten in place; counted apart',
     ('tail.py', '_activated'): 'a mixed path of FCFD starts in front of an activation in place',
     ('extension.py', 'roi_align_forward'): 'operators of mmcv without compiling write into what mmcv gives them',
     ('extension.py', 'roi_align_backward'): 'as above',
@@ -70,7 +70,7 @@ class Operators(TorchDispatchMode):
         output = func(*args, **kwargs)
         if name in ('clone', '_to_copy', 'copy_'):
             innermost = next(_frames(), None)
-            self.clones_of_taps += innermost == ('reader.py', '_clone')
+            self.clones_of_taps += innermost == ('recording.py', '_clone')
             if innermost not in EXCUSED_COPIES:
                 self.copies[tuple(output.shape)] += 1
         return output

@@ -252,7 +252,7 @@ def _gigabytes(pid: Optional[int]) -> float:
 def report(found: dict[str, Outcome], total: int) -> str:
     """The page."""
     counts = Counter(outcome.outcome for outcome in found.values())
-    rows = [[f'`{folder}`', f'`{o.config.partition("/")[2]}`', o.outcome, _short(o.reason)]
+    rows = [[f'`{folder}`', f'`{o.config.partition("/")[2]}`', o.outcome, o.reason.replace('|', '\\|')]
             for folder, o in sorted(found.items())]
     meanings = '\n'.join(f'- **{name}**, {counts[name]}: {text}.' for name, text in MEANINGS.items() if counts[name])
     return f'''# Algorithms that were tried
@@ -285,7 +285,7 @@ make no step on random images, and so are not counted.'''
 
 
 def _short(reason: str) -> str:
-    reason = ' '.join(reason.replace(str(Path(torch.__file__).parents[1]), '...').split()).replace('|', '\\|')
+    reason = ' '.join(reason.replace(str(Path(torch.__file__).parents[1]), '...').split())
     return reason if len(reason) <= 300 else f'{reason[:300]} ...'
 
 
@@ -301,7 +301,8 @@ def main() -> None:
     for library in TASK_LIBRARIES if wanted else ():
         importlib.import_module(f'{library}.models')  # once, not in each process
     for name in wanted:
-        found[name] = in_own_process(name)
+        outcome = in_own_process(name)
+        found[name] = outcome._replace(reason=_short(outcome.reason))
         print(f'{name}: {found[name].outcome}: {found[name].reason:.150}', file=sys.stderr, flush=True)
         atomic_write(file, json.dumps(dict(sorted(found.items())), indent=1) + '\n')
         atomic_write(DOCS / 'algorithms.md', report(found, len(every)))

@@ -18,7 +18,7 @@ from mmfeatdistill.checkpoints.atomic_backend import (
 )
 from mmfeatdistill.checkpoints.safe_load import read_checkpoint_file
 from mmfeatdistill.distillers.building import ADDED
-from mmfeatdistill.engine.hooks._objectives import unwrap
+from mmfeatdistill.engine.hooks._objectives import objectives_of, unwrap
 from mmfeatdistill.errors import ConfigError, config_key
 from mmfeatdistill.registry import HOOKS
 
@@ -139,7 +139,7 @@ def _take(state_dict: dict, prefix: str) -> dict:
 
 def _check_same(saved: dict, model: nn.Module) -> None:
     """Refuses what the optimizer would fail on later, with a message about a number of parameters."""
-    prefix, names = _LAYOUT['state_dict'], list(unwrap(model).objectives)
+    prefix, names = _LAYOUT['state_dict'], list(objectives_of(model))
     before, now = ({key.removeprefix(prefix): list(value.shape) for key, value in tensors.items()}
                    for tensors in (saved, _current(model, prefix)))
     for key in sorted(before.keys() | now.keys()):
