@@ -1,5 +1,6 @@
 """The two networks of a distillation, as the names that a user has for them."""
 import os.path as osp
+import re
 from collections.abc import Iterator, Mapping
 from glob import glob
 from itertools import islice
@@ -158,8 +159,9 @@ def student_reference(cfg: Config, folder: Optional[str]) -> str:
     if stock is None:
         path = osp.abspath(cfg.filename)
         return repr(path if folder is None else osp.relpath(path, folder))
-    # mmengine resolves mmseg's under the wrong name, and looks up the types of a base of this project in this project.
-    is_resolved = stock.startswith(('mmdet::', 'mmpretrain::'))
+    # mmengine resolves mmseg's under the wrong name, looks up the types of a base of this project in this project, and
+    # refuses folders with other than word characters, as mmdet's gn+ws and legacy_1.x.
+    is_resolved = re.match(r'(mmdet|mmpretrain)::\w+/', stock) is not None
     return repr(stock) if is_resolved else f"__import__('mmfeatdistill').stock_config({stock!r})"
 
 

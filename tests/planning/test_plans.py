@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from mmfeatdistill.planning.networks import find_checkpoint, load_student, load_teacher
+from mmfeatdistill.planning.networks import find_checkpoint, load_student, load_teacher, student_reference
 from mmfeatdistill.planning.tap_proposals import NoTaps, propose
 from mmfeatdistill.planning.tap_proposals import _last_of_each_stride as last_of_each_stride
 from mmfeatdistill.planning.tap_proposals import _Level as Level
@@ -271,3 +271,12 @@ def test_classes_are_numbered_as_mmdet_numbers_them(distill):
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     names = {entry['id']: entry['name'] for entry in json.loads(file.read_text())['categories']}
     assert [names[number] for number in dataset.cat_ids] == list(dataset.metainfo['classes'])
+
+
+@pytest.mark.parametrize('name', ['gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py',
+                                  'legacy_1.x/retinanet_r50_fpn_1x_coco_v1.py',
+                                  'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'])
+def test_stock_configs_of_all_folders_can_be_inherited(tmp_path, name):
+    file = tmp_path / 'inheriting.py'
+    file.write_text(f'_base_ = {student_reference(load_config(f"mmdet::{name}"), None)}')
+    assert Config.fromfile(file).model.type in ('FasterRCNN', 'RetinaNet')
