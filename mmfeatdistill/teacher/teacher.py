@@ -232,12 +232,16 @@ class Teacher:
     def _small_batch(self) -> tuple[Any, Any]:
         """The image of the dry run, where the network has been moved since, and in its precision."""
         inputs, samples = self._small.inputs, self._small.data_samples
-        weight = next((weight for weight in self.model.parameters() if weight.is_floating_point()), None)
+        weight = self._any_weight()
         if weight is None or not isinstance(inputs, Tensor):
             return inputs, samples
         if weight.device != inputs.device and samples is not None:
             samples = [sample.to(weight.device) if hasattr(sample, 'to') else sample for sample in samples]
         return inputs.to(weight.device, weight.dtype), samples
+
+    def _any_weight(self) -> Optional[Tensor]:
+        """One that tells where the network is, and in which precision."""
+        return next((weight for weight in self.model.parameters() if weight.is_floating_point()), None)
 
     def start_training(self, state: Optional[Mapping] = None) -> None:
         """Lets ``acceleration='auto'`` look at the batches from now on; with other options nothing changes.
@@ -247,7 +251,8 @@ class Teacher:
         """
         if self.automatic is not None:
             chosen = self.automatic.start(state)
-            if next(self.model.parameters()).device.type != 'cpu':  # begun on one, it goes on elsewhere
+            weight = self._any_weight()
+            if weight is not None and weight.device.type != 'cpu':  # begun on one, it goes on elsewhere
                 chosen.pop('packed_for', None)
             if chosen:
                 self._apply(Acceleration.from_config(chosen, f'{self._key}.acceleration'))
