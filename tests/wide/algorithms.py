@@ -143,9 +143,9 @@ def _batch(cfg: Config, side: int) -> dict[str, Any]:
     batch = random_batch(cfg, 2, side, side)
     if 'SelfSup' in str((cfg.model.get('data_preprocessor') or {}).get('type')):
         images = torch.stack(batch['inputs'])
-        views = [node['num_views'] for node in nodes(cfg.train_dataloader) if node.get('type') == 'MultiView']
-        count = sum([views[0]] if isinstance(views[0], int) else views[0]) if views else 0
-        batch['inputs'] = [images] * count if views else images
+        views = next((node['num_views'] for node in nodes(cfg.train_dataloader) if node.get('type') == 'MultiView'), 0)
+        count = views if isinstance(views, int) else sum(views)
+        batch['inputs'] = [images] * count or images
     return batch
 
 

@@ -127,7 +127,7 @@ class BalanceHook(Hook):
         Raises:
             ConfigError: See above.
         """
-        found = find_objective(runner, self.objective, self.by_epoch, self._key)
+        self._found = find_objective(runner, self.objective, self.by_epoch, self._key)
         objectives = objectives_of(runner.model)
         if sum(isinstance(hook, BalanceHook) and hook.objective == self.objective for hook in runner.hooks) > 1:
             raise ConfigError(f'{self._key}: there are several of this objective; leave one.')
@@ -135,7 +135,6 @@ class BalanceHook(Hook):
             raise ConfigError(f'{self._key}: {type(unwrap(runner.model)).__name__} computes no loss of a task, beside '
                               'which the objective could have a share; leave the hook out, or let it balance several '
                               "objectives with measure='gradient'.")
-        self._found = found
         self._share = self._measured_by(runner, list(objectives))
         # A tensor, so that no iteration waits for what was measured.
         device = next(runner.model.parameters()).device
